@@ -1,0 +1,1 @@
+"""The Modbus TCP contract with the PLC."""

@@ -1,0 +1,218 @@
+"""Answer one request: commit the row, then one write to the PLC. Never the other way round.
+
+Both threads of the daemon answer (the decision loop with scores, the line loop with faults); a lock per
+channel keeps the order of the log and the order on the wire the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import structlog
+
+from inspector.audit.log import AuditLog
+from inspector.audit.records import Inspection
+from inspector.camera import Frame
+from inspector.channel import Channel, Scored
+from inspector.errors import LogError, PlcError
+from inspector.evidence import EvidenceWriter, Exhibit
+from inspector.lane import Request
+from inspector.plc.link import Link
+from inspector.plc.registers import coils
+from inspector.settings import Log
+from inspector.verdict import Decision, Reason, Verdict
+
+logger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was decided about a part, and how long each step took (ms by stage)."""
+
+    inspection: int | None  # row id, None when the log could not take it (then the verdict is FAULT)
+    camera: str
+    sequence: int
+    part_id: int
+    decision: Decision
+    score: float | None
+    source: str | None
+    stages: dict[str, float]
+    delivered: bool
+
+
+@dataclass(slots=True)
+class Undelivered:
+    """A verdict that the PLC did not confirm."""
+
+    request: Request
+    verdict: Verdict
+
+
+@dataclass(slots=True)
+class Health:
+    """What the whole station shares."""
+
+    log_ok: bool = True
+    running: bool = False
+    low_disk: str = ""  # what is too full, empty when there is room
+
+
+class Answers:
+    """Turns decisions into rows and registers."""
+
+    def __init__(
+        self,
+        log: AuditLog,
+        link: Link | None,
+        evidence: EvidenceWriter,
+        health: Health,
+        settings: Log,
+        observer: Callable[[Answer], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._link = link
+        self._evidence = evidence
+        self._health = health
+        self._settings = settings
+        self._observer = observer
+        self.undelivered: dict[str, Undelivered] = {}  # by camera, the newest only
+
+    def give(
+        self,
+        channel: Channel,
+        request: Request,
+        decision: Decision,
+        frame: Frame | None = None,
+        scored: Scored | None = None,
+    ) -> Answer:
+        """Commit, write, keep the evidence. The caller has claimed the request."""
+        if self._health.low_disk:
+            decision = Decision.fault(Reason.STORAGE)
+        with channel.lock:
+            started = time.monotonic_ns()
+            row, decision = self._commit(channel, request, decision, frame, scored)
+            committed = time.monotonic_ns()
+            delivered = self._write(channel, request, decision, scored, committed)
+            written = time.monotonic_ns()
+        stages = dict(scored.stages) if scored else {}
+        stages["commit"] = (committed - started) / 1e6
+        stages["modbus"] = (written - committed) / 1e6
+        stages["total"] = (written - request.asked_ns) / 1e6
+        answer = Answer(
+            row,
+            channel.name,
+            request.sequence,
+            request.part_id,
+            decision,
+            scored.score if scored else None,
+            frame.source if frame else None,
+            stages,
+            delivered,
+        )
+        self._keep(channel, answer, frame, scored)
+        self._tell(channel, answer)
+        return answer
+
+    def _commit(
+        self,
+        channel: Channel,
+        request: Request,
+        decision: Decision,
+        frame: Frame | None,
+        scored: Scored | None,
+    ) -> tuple[int | None, Decision]:
+        evidence = self._evidence.finished()
+        inspection = Inspection(
+            time=datetime.now(UTC),
+            camera=channel.name,
+            recipe=channel.settings.recipe,
+            verdict=int(decision.verdict),
+            reason=decision.reason,
+            sequence=request.sequence,
+            part_id=request.part_id,
+            score=scored.score if scored else None,
+            threshold=channel.judge.threshold,
+            bundle=channel.judge.bundle,
+            frame_id=frame.frame_id if frame else None,
+            source=frame.source if frame else None,
+            latency_ms=(time.monotonic_ns() - request.asked_ns) / 1e6,
+            stages=scored.stages if scored else None,
+        )
+        try:
+            row = self._log.commit(inspection, evidence)
+        except LogError as error:
+            self._evidence.give_back(evidence)
+            self._health.log_ok = False
+            logger.error("row not committed", camera=channel.name, error=str(error))
+            return None, decision if decision.verdict is Verdict.FAULT else Decision.fault(Reason.STORAGE)
+        self._health.log_ok = True
+        return row, decision
+
+    def _write(
+        self, channel: Channel, request: Request, decision: Decision, scored: Scored | None, now_ns: int
+    ) -> bool:
+        channel.overrun = decision.reason is Reason.OVERRUN
+        channel.answered += 1
+        channel.block = replace(
+            channel.block,
+            status=channel.status(log_ok=self._health.log_ok, running=self._health.running),
+            verdict=int(decision.verdict),
+            sequence=request.sequence,
+            part_id=request.part_id,
+            score=scored.score if scored else None,
+            threshold=channel.judge.threshold,
+            recipe=channel.recipe.number,
+            latency_ms=(now_ns - request.asked_ns) / 1e6,
+            overruns=channel.lane.overruns,
+        )
+        if self._link is None:
+            return True
+        try:
+            self._link.write_inspector(channel.settings.inspector_base, channel.block)
+            if channel.settings.coils is not None:
+                passed, rejected = coils(int(decision.verdict))
+                self._link.write_coils(channel.settings.coils.passed, [passed])
+                self._link.write_coils(channel.settings.coils.rejected, [rejected])
+        except PlcError:
+            self.undelivered[channel.name] = Undelivered(request, decision.verdict)
+            return False
+        self.undelivered.pop(channel.name, None)
+        return True
+
+    def _keep(self, channel: Channel, answer: Answer, frame: Frame | None, scored: Scored | None) -> None:
+        if answer.inspection is None or frame is None:
+            return
+        passed = answer.decision.verdict is Verdict.PASS
+        keep = self._settings.frames == "all" or (self._settings.frames == "not-passed" and not passed)
+        self._evidence.submit(
+            Exhibit(
+                inspection=answer.inspection,
+                camera=channel.name,
+                taken=datetime.now(UTC),
+                image=frame.image.copy() if keep else None,
+                map=scored.map if scored else None,
+                scale=channel.judge.scale,
+                region=channel.region,
+            )
+        )
+
+    def _tell(self, channel: Channel, answer: Answer) -> None:
+        say = logger.info if answer.decision.verdict is not Verdict.FAULT else logger.warning
+        say(
+            "verdict",
+            inspection=answer.inspection,
+            camera=answer.camera,
+            sequence=answer.sequence,
+            part=answer.part_id,
+            verdict=answer.decision.verdict.name,
+            reason=answer.decision.reason,
+            score=answer.score,
+            threshold=channel.judge.threshold,
+            total_ms=round(answer.stages["total"], 2),
+            delivered=answer.delivered,
+        )
+        if self._observer is not None:
+            self._observer(answer)

@@ -1,0 +1,111 @@
+"""One camera of the station with everything that belongs to it: recipe, model, requests, health."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspector.audit.records import Region
+from inspector.camera.process import CameraProcess
+from inspector.lane import Lane
+from inspector.plc.registers import InspectorBlock, Status
+from inspector.settings import CameraSettings, Recipe
+
+
+class Scored(Protocol):
+    """What a scorer says of one frame."""
+
+    @property
+    def score(self) -> float:
+        """The image score; higher is less normal."""
+        ...
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """(S, S) score map."""
+        ...
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Milliseconds by stage."""
+        ...
+
+
+class Scorer(Protocol):
+    """What scores frames: the engine, or the stub that measures the station without a model."""
+
+    def warm_up(self) -> None:
+        """Make the first part as fast as any other."""
+        ...
+
+    def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
+        """Score one frame, (H, W) or (H, W, 3)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The model of a recipe as the daemon uses it."""
+
+    scorer: Scorer
+    bundle: str  # id
+    threshold: float | None
+    uncalibrated: str | None  # why no verdict may come of it, None when all is well
+
+    @property
+    def scale(self) -> float:
+        """Map value at the top of the heatmap's colour scale: the threshold is its middle."""
+        return 2 * self.threshold if self.threshold else 1.0
+
+
+@dataclass(slots=True)
+class Channel:
+    """One camera's place in the daemon."""
+
+    settings: CameraSettings
+    recipe: Recipe
+    judge: Judge
+    camera: CameraProcess
+    lane: Lane
+    block: InspectorBlock
+    lock: threading.Lock = field(default_factory=threading.Lock)  # one answer at a time
+    camera_ok: bool = False
+    model_ok: bool = True
+    overrun: bool = False  # the last trigger came too soon
+    in_work: int | None = None  # token of the request whose frame is being scored
+    exhausted: bool = False  # a folder that is played once has no more frames
+    answered: int = 0
+
+    @property
+    def name(self) -> str:
+        """The camera's name in station.toml."""
+        return self.settings.name
+
+    @property
+    def region(self) -> Region | None:
+        """What of the frame the model sees."""
+        roi = self.recipe.roi
+        return None if roi is None else (roi.x, roi.y, roi.width, roi.height)
+
+    def status(self, *, log_ok: bool, running: bool) -> Status:
+        """The status register as it is now."""
+        sound = self.camera_ok and self.model_ok and log_ok
+        calibrated = self.judge.uncalibrated is None
+        bits = {
+            Status.READY: running and sound and calibrated,
+            Status.BUSY: self.lane.busy,
+            Status.FAULT: not (sound and calibrated),
+            Status.CAMERA_OK: self.camera_ok,
+            Status.MODEL_OK: self.model_ok,
+            Status.LOG_OK: log_ok,
+            Status.UNCALIBRATED: not calibrated,
+            Status.OVERRUN: self.overrun,
+        }
+        status = Status(0)
+        for bit, on in bits.items():
+            status |= bit if on else Status(0)
+        return status

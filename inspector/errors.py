@@ -1,0 +1,47 @@
+"""Every error that a user can meet. The message alone must be enough: what, where, what was expected."""
+
+from __future__ import annotations
+
+
+class InspectorError(Exception):
+    """Base of all errors that are shown as one line, never as a traceback."""
+
+    exit_code = 1
+
+
+class SettingsError(InspectorError):
+    """station.toml or the environment is wrong; names file, key, what was found, what was expected."""
+
+    exit_code = 2
+
+
+class CameraError(InspectorError):
+    """A camera cannot be found, opened, configured or read."""
+
+
+class PixelFormatError(CameraError):
+    """The camera delivers a pixel format that the station does not decode."""
+
+
+class ModelError(InspectorError):
+    """The network cannot be built or does not fit its weights."""
+
+
+class BundleError(ModelError):
+    """A model bundle is missing, incomplete, altered or not calibrated for this machine."""
+
+
+class PlcError(InspectorError):
+    """The PLC cannot be reached, answers late, or refuses a request."""
+
+
+class LogError(InspectorError):
+    """The inspection log or the frame store cannot be opened, read or written."""
+
+
+class DataError(InspectorError):
+    """A folder of images is missing, empty or unreadable."""
+
+
+class TrainingError(InspectorError):
+    """Training or calibration cannot go on as asked."""

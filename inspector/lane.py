@@ -1,0 +1,134 @@
+"""One camera's requests: what was asked, what is open, and the right to answer it exactly once.
+
+Pure bookkeeping without I/O. Two threads use a lane (the decision loop scores, the line loop watches
+triggers and deadlines), so every transition is made under the lane's lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass
+
+from inspector.plc.registers import PlcBlock, next_sequence
+
+MISSED_AT_MOST = 16  # a larger jump of the trigger sequence is a PLC that restarted, not missed triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One part that wants one verdict."""
+
+    token: int  # unique in this process; travels to the camera and back
+    sequence: int
+    part_id: int
+    asked_ns: int  # monotonic: the trigger, or the frame's arrival where the camera is the trigger
+    deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    """What a change of the PLC's trigger sequence means."""
+
+    fire: Request | None = None
+    overrun: tuple[Request, ...] = ()
+    restarted: bool = False  # the sequence jumped: the PLC has started anew
+
+
+class Lane:
+    """The requests of one camera."""
+
+    def __init__(self, deadline_ms: int) -> None:
+        self._deadline_ns = deadline_ms * 1_000_000
+        self._lock = threading.Lock()
+        self._tokens = itertools.count(1)
+        self._open: dict[int, Request] = {}
+        self._sequence = 0
+        self._trigger_seen: int | None = None
+        self.overruns = 0
+
+    def resume(self, sequence: int) -> None:
+        """Go on numbering after the last sequence that was answered before a restart."""
+        with self._lock:
+            self._sequence = sequence
+
+    def watch_from(self, block: PlcBlock, answered: int, now_ns: int) -> Request | None:
+        """Take up the PLC's trigger sequence at start.
+
+        A trigger that differs from the last answered one was in flight while the inspector was down:
+        it is returned to be answered FAULT.
+        """
+        with self._lock:
+            self._trigger_seen = block.sequence
+            if block.sequence == answered:
+                return None
+            return self._request(block.sequence, block.part_id, now_ns)
+
+    def own(self, now_ns: int) -> Request:
+        """Open a request numbered by us: the camera, or the clock, is the trigger."""
+        with self._lock:
+            self._sequence = next_sequence(self._sequence)
+            return self._opened(self._request(self._sequence, 0, now_ns))
+
+    def trigger(self, block: PlcBlock, now_ns: int) -> Triggered:
+        """Compare the PLC's trigger sequence with the last one seen.
+
+        Triggers that came while a part is open, or that were overtaken between two polls, are
+        overruns: each must be answered FAULT. A backward or far jump is a restarted PLC.
+        """
+        with self._lock:
+            if self._trigger_seen is None or block.sequence == self._trigger_seen:
+                self._trigger_seen = block.sequence
+                return Triggered()
+            advance = (block.sequence - self._trigger_seen) & 0xFFFF
+            restarted = advance > MISSED_AT_MOST
+            skipped = 0 if restarted else advance - 1
+            missed = [
+                self._request((self._trigger_seen + step) & 0xFFFF, 0, now_ns)
+                for step in range(1, skipped + 1)
+            ]
+            self._trigger_seen = block.sequence
+            newest = self._request(block.sequence, block.part_id, now_ns)
+            busy = bool(self._open)
+            if busy:
+                missed.append(newest)
+            self.overruns = (self.overruns + len(missed)) & 0xFFFF
+            fire = None if busy else self._opened(newest)
+            return Triggered(fire, tuple(missed), restarted)
+
+    def find(self, token: int | None) -> Request | None:
+        """The open request with this token, None if it was answered already or never asked."""
+        with self._lock:
+            return None if token is None else self._open.get(token)
+
+    def claim(self, request: Request) -> bool:
+        """Take the right to answer; True for the first caller only."""
+        with self._lock:
+            return self._open.pop(request.token, None) is not None
+
+    def claim_all(self) -> list[Request]:
+        """Take the right to answer everything that is open, oldest first."""
+        with self._lock:
+            requests = list(self._open.values())
+            self._open.clear()
+            return requests
+
+    def claim_expired(self, now_ns: int) -> list[Request]:
+        """Take the right to answer every open request whose deadline has passed."""
+        with self._lock:
+            late = [request for request in self._open.values() if now_ns >= request.deadline_ns]
+            for request in late:
+                del self._open[request.token]
+            return late
+
+    @property
+    def busy(self) -> bool:
+        """Whether a part is in work."""
+        return bool(self._open)
+
+    def _request(self, sequence: int, part_id: int, now_ns: int) -> Request:
+        return Request(next(self._tokens), sequence, part_id, now_ns, now_ns + self._deadline_ns)
+
+    def _opened(self, request: Request) -> Request:
+        self._open[request.token] = request
+        return request

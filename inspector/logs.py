@@ -1,0 +1,39 @@
+"""Log lines of the process: JSON under systemd or in a pipe, readable on a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import structlog
+
+from inspector.settings import Logging
+
+
+def configure(settings: Logging) -> None:
+    """Set up structlog for this process; every line goes to standard error, with UTC time."""
+    level = getattr(logging, settings.level.upper())
+    json = settings.format == "json" or (settings.format == "auto" and _unattended())
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if json:
+        shared.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _unattended() -> bool:
+    return "JOURNAL_STREAM" in os.environ or not sys.stderr.isatty()

@@ -1,0 +1,1 @@
+"""What runs at night or on a workstation: fit, losses, calibration, metrics, benchmark."""

@@ -1,0 +1,54 @@
+"""SQLite's and the file system's errors, said so that an integrator can act."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from inspector.errors import LogError
+
+_LOCKED = "is locked by another process; find it with `fuser -v {path}` and stop it"
+_BY_CODE = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full; free space on {folder}",
+    sqlite3.SQLITE_READONLY: "cannot be written; give this user write permission on the folder {folder} "
+    "and the files in it",
+    sqlite3.SQLITE_PERM: "may not be opened; give this user permission on {folder} and the files in it",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; it must be a file, and this user must have write permission "
+    "on it and on the folder {folder}",
+    sqlite3.SQLITE_NOTADB: "is not a SQLite database; move it away or name another file",
+    sqlite3.SQLITE_CORRUPT: "is damaged ({detail}); move it away and keep it "
+    "(`sqlite3 {path} .recover` reads what is left), a new log is begun in its place",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: input/output error ({name}); "
+    "check the disk under {folder} and the space left on it",
+    sqlite3.SQLITE_CONSTRAINT: "refused a row: {detail}",
+    sqlite3.SQLITE_PROTOCOL: "cannot be locked ({name}); the folder {folder} must be on a local disk, "
+    "not a network share",
+}
+
+
+def explain(path: Path, error: sqlite3.Error) -> LogError:
+    """The LogError for what SQLite reported about the log at path."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    pattern = _BY_CODE.get(code & 0xFF, "failed: {detail} ({name})")
+    what = pattern.format(path=path, folder=path.parent, detail=error, name=name)
+    return LogError(f"inspection log {path} {what}")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise LogError for any database error inside the block."""
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise explain(path, error.orig) from error
+        raise
+    except sqlite3.Error as error:
+        raise explain(path, error) from error

@@ -1,0 +1,50 @@
+"""The memory of normal patterns (paper, section 3.2; Gong et al. 2019, MemAE)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EPSILON = 1e-12
+
+
+class Addressing(NamedTuple):
+    """How each token read the memory, for the entropy loss and for statistics.
+
+    weights: (B, L, N), every row sums to 1. empty: (B, L) bool, rows that the shrinkage emptied.
+    """
+
+    weights: Tensor
+    empty: Tensor
+
+
+class Memory(nn.Module):
+    """Replaces every feature by a mixture of N learned slots, so that only what was learned can leave."""
+
+    def __init__(self, slots: int, dim: int, temperature: float):
+        super().__init__()
+        self.temperature = temperature
+        self.slots = nn.Parameter(torch.empty(slots, dim).uniform_(-(dim**-0.5), dim**-0.5))  # (N, C)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Addressing]:
+        """z: (B, L, C) -> what the memory holds instead (B, L, C), and how it was addressed."""
+        with torch.autocast(z.device.type, enabled=False):  # the shrinkage needs more than 16 bits
+            addressing = self.address(z.float())
+            return addressing.weights @ self.slots, addressing  # ẑ = ŵM, eq. 9
+
+    def address(self, z: Tensor) -> Addressing:
+        """Addressing weights of the features z: (B, L, C)."""
+        count = self.slots.shape[0]
+        cosine = F.normalize(z, dim=-1, eps=EPSILON) @ F.normalize(self.slots, dim=-1, eps=EPSILON).T  # eq. 7
+        w = (cosine / self.temperature).softmax(dim=-1)  # (B, L, N), eq. 8
+        excess = w - 1 / count
+        shrunk = excess.clamp(min=0) * w / (excess.abs() + EPSILON)  # eq. 10, λ = 1/N
+        total = shrunk.sum(dim=-1, keepdim=True)
+        empty = total <= 0
+        # A row that matches all slots alike is shrunk to nothing. It keeps its unshrunk weights: they sum
+        # to 1 as all others do, pass gradients, and let NaN through, where 0/0 or a zero row would not.
+        weights = torch.where(total > 0, shrunk / total.clamp(min=EPSILON), w)  # L1 norm
+        return Addressing(weights, empty.squeeze(-1))

@@ -1,0 +1,171 @@
+"""What bundle.json holds: plain frozen records, checked when made, readable by people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from math import isfinite
+from typing import Any, TypeVar
+
+from inspector.errors import BundleError, ModelError
+
+R = TypeVar("R")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ModelError(message)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything needed to build the network again; sizes in pixels, tokens and channels.
+
+    Raises ModelError when the sizes do not fit each other.
+    """
+
+    method: str = "paper"
+    size: int = 384  # input is size x size pixels
+    patch: int = 16
+    dim: int = 768
+    depth: int = 12
+    heads: int = 8
+    memory: bool = True
+    attention: bool = True
+    slots: int = 500
+    temperature: float = 0.05  # divides the cosine before the softmax; 1 is the paper as written
+
+    def __post_init__(self) -> None:
+        _require(
+            self.patch in (2, 4, 8, 16, 32),
+            f"architecture.patch is {self.patch}: expected 2, 4, 8, 16 or 32, which six layers can undo",
+        )
+        _require(
+            self.size > 0 and self.size % self.patch == 0,
+            f"architecture.size is {self.size}: expected a positive multiple of the patch size {self.patch}",
+        )
+        _require(
+            self.heads > 0 and self.dim > 0 and self.dim % self.heads == 0,
+            f"architecture.dim is {self.dim}: expected a positive multiple of the {self.heads} heads",
+        )
+        _require(self.depth > 0, f"architecture.depth is {self.depth}: expected at least one layer")
+        _require(self.slots >= 2, f"architecture.slots is {self.slots}: expected at least 2 memory slots")
+        _require(
+            isfinite(self.temperature) and self.temperature > 0,
+            f"architecture.temperature is {self.temperature}: expected a positive number",
+        )
+
+
+PRESETS: dict[str, Architecture] = {
+    "paper": Architecture(),
+    "small": Architecture(size=256, patch=16, dim=256, depth=4, heads=8),
+    "tiny": Architecture(size=128, patch=8, dim=128, depth=2, heads=4, slots=200),
+}
+
+
+def preset(name: str) -> Architecture:
+    """The sizes that go by this name. Raises ModelError for a name that is not one of PRESETS."""
+    if name not in PRESETS:
+        raise ModelError(f"preset {name!r} is not known: expected one of {', '.join(sorted(PRESETS))}")
+    return PRESETS[name]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a camera's picture to the network's input: cut out the ROI, resize to a square, normalise.
+
+    size: pixels. roi: x, y, width, height in source pixels, None for the whole picture.
+    mean, std: per channel, for intensities in [0, 1]; 0.5 and 0.5 give [-1, 1].
+    """
+
+    size: int = 384
+    roi: tuple[int, int, int, int] | None = None
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        _require(self.size > 0, f"preprocessing.size is {self.size}: expected a positive number of pixels")
+        if self.roi is not None:
+            x, y, width, height = self.roi
+            _require(
+                x >= 0 and y >= 0 and width > 0 and height > 0,
+                f"preprocessing.roi is {self.roi}: expected x, y >= 0 and width, height > 0",
+            )
+        _require(all(s > 0 for s in self.std), f"preprocessing.std is {self.std}: expected positive numbers")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """From a reconstruction to a score map and an image score.
+
+    sigma: of the Gaussian that smooths the map, in pixels of the network's input.
+    reduction: "max" of the map, or "top", the mean of its highest top_share (0 to 1].
+    """
+
+    l2_weight: float = 1.0
+    ssim_weight: float = 1.0
+    sigma: float = 4.0
+    reduction: str = "max"
+    top_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        _require(
+            self.reduction in ("max", "top"),
+            f'scoring.reduction is {self.reduction!r}: expected "max" or "top"',
+        )
+        _require(0 < self.top_share <= 1, f"scoring.top_share is {self.top_share}: expected 0 < share <= 1")
+        _require(self.sigma >= 0, f"scoring.sigma is {self.sigma}: expected 0 (no smoothing) or more pixels")
+        _require(
+            self.l2_weight >= 0 and self.ssim_weight >= 0 and self.l2_weight + self.ssim_weight > 0,
+            f"scoring.l2_weight and ssim_weight are {self.l2_weight} and {self.ssim_weight}: "
+            "expected numbers >= 0, not both 0",
+        )
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and its evidence: reject when score > value.
+
+    Of all normal parts at most target_rate are rejected, with this confidence, as far as the n parts
+    can prove it; proven_rate is what they do prove. Valid on this device and precision alone.
+    """
+
+    value: float
+    target_rate: float
+    confidence: float
+    proven_rate: float
+    n: int
+    rank: int  # value is the rank-th smallest of the n scores
+    method: str
+    device: str
+    precision: str
+    created: str  # ISO 8601, UTC
+    scores_sha256: str  # of the n scores as float64, little endian, in the order they were taken
+    source: str  # where the normal parts came from
+
+    @property
+    def proven(self) -> bool:
+        """Whether the n parts were enough to prove the rate asked for."""
+        return self.proven_rate <= self.target_rate
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as a JSON object."""
+    return asdict(record)
+
+
+def from_json(kind: type[R], data: object, where: str) -> R:
+    """The record that to_json() wrote. Raises BundleError, naming file and key, for anything else."""
+    if not isinstance(data, Mapping):
+        raise BundleError(f"{where}: found {type(data).__name__}, expected an object")
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]  # every caller passes a dataclass
+    for key in data:
+        if key not in known:
+            raise BundleError(f"{where}.{key}: unknown key; the bundle comes from another version")
+    for name, f in known.items():
+        if name not in data and f.default is MISSING:
+            raise BundleError(f"{where}.{name}: missing key; the bundle comes from another version")
+    try:
+        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{where}: a value has the wrong type or length ({error})") from error

@@ -1,0 +1,1 @@
+"""`inspector demo`: a whole station on a machine that has no camera, no PLC and no GPU."""

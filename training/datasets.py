@@ -1,8 +1,8 @@
 """Labelled sets for measuring: normal parts to train on, a test set with labels and masks.
 
-Three layouts are read: MVTec AD (train/good, test/<defect>, ground_truth/<defect>/<name>_mask.png; the same with
-validation/good, whose parts are normals too), BTAD (`ok` and `ko` in place of `good` and the defects, masks
-named like their image) and VisA (split_csv/1cls.csv beside the images).
+Three layouts are read: MVTec AD (train/good, test/<defect>, ground_truth/<defect>/<name>_mask.png; where
+there is a validation/good, its parts are normals too), BTAD (`ok` and `ko`, masks named like their image) and
+VisA (split_csv/1cls.csv beside the images).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LAYOUTS = "expected <category>/train/good (MVTec AD), <category>/train/ok (BTAD)
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of the test set. defect: the defect's name, None for a good part. mask: None where none exists."""
+    """One image of the test set; no defect: a good part; no mask: unknown where the defect is."""
 
     path: Path
     defect: str | None

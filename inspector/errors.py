@@ -19,7 +19,11 @@ class CameraError(InspectorError):
     """A camera cannot be found, opened, configured or read."""
 
 
-class PixelFormatError(CameraError):
+class CameraSetupError(CameraError):
+    """The camera cannot do what station.toml asks of it; trying again does not help."""
+
+
+class PixelFormatError(CameraSetupError):
     """The camera delivers a pixel format that the station does not decode."""
 
 

@@ -30,10 +30,16 @@ class Frame:
 class Lost:
     """Frames that the camera announced or skipped and that never became a Frame."""
 
-    reason: str  # "gap" | "incomplete" | "overrun" | "pixel_format" | "unreadable"
+    reason: str  # "gap" | "incomplete" | "overrun" | "pixel_format" | "unreadable" | "timeout"
     count: int
     detail: str = ""
     trigger: int | None = None
+    frame_id: int | None = None  # of the last of them, where the camera tells
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """The camera will never deliver again: a folder that is not repeated has been shown once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,7 @@ class CameraCounts:
     """Counters since the daemon started; respawns do not reset them."""
 
     frames: int = 0
-    lost: dict[str, int] = field(default_factory=dict)  # by Lost.reason
-    timeouts: int = 0
+    lost: dict[str, int] = field(default_factory=dict)  # by Lost.reason; "timeout": a trigger without a frame
     respawns: int = 0
 
 
@@ -65,8 +70,11 @@ class Camera(Protocol):
         """Claim and configure the device, start acquisition. Raises CameraError."""
         ...
 
-    def fetch(self, timeout_s: float) -> Frame | Lost | None:
-        """The next frame, copied; Lost for what never became one; None when nothing came in time."""
+    def fetch(self, timeout_s: float) -> Frame | Lost | Exhausted | None:
+        """The next frame, copied; Lost for what never became one; None when nothing came in time.
+
+        Exhausted is said once, then None for ever. Raises CameraError when the device is gone.
+        """
         ...
 
     def fire(self, token: int) -> None:

@@ -65,6 +65,11 @@ class Order:
     word: Literal["big", "little"] = "big"
     byte: Literal["big", "little"] = "big"
 
+    def __post_init__(self) -> None:
+        for name, value in (("word", self.word), ("byte", self.byte)):
+            if value not in ("big", "little"):
+                raise ValueError(f"{name} order is {value!r}, expected 'big' or 'little'")
+
     def __str__(self) -> str:
         big, little = ("ABCD", "CDAB") if self.byte == "big" else ("BADC", "DCBA")
         return big if self.word == "big" else little

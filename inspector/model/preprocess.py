@@ -1,0 +1,63 @@
+"""From a camera's picture to the network's input. Training and engine both come through here.
+
+Resizing is done on the host by OpenCV, in the picture's own depth: the picture that the network sees is the
+same to the bit on every device, and what training keeps in memory is what the engine will compute.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inspector.errors import ModelError
+from inspector.model.records import Preprocessing
+
+Image = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+def picture(image: Image, preprocessing: Preprocessing) -> Image:
+    """The ROI, resized to (S, S) or (S, S, 3), antialiased; same depth and channels as image.
+
+    image: (H, W) mono or (H, W, 3) RGB, uint8 or uint16. The aspect ratio is not kept.
+    Raises ModelError for another shape or dtype, or when the ROI reaches out of the image.
+    """
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ModelError(f"image has dtype {image.dtype}: expected uint8 or uint16")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or image.size == 0:
+        raise ModelError(f"image has shape {image.shape}: expected (H, W) mono or (H, W, 3) RGB")
+    if preprocessing.roi is not None:
+        x, y, width, height = preprocessing.roi
+        if x + width > image.shape[1] or y + height > image.shape[0]:
+            raise ModelError(
+                f"roi {preprocessing.roi} (x, y, width, height) reaches out of the image of "
+                f"{image.shape[1]} x {image.shape[0]} pixels; correct the roi or the camera's image size"
+            )
+        image = image[y : y + height, x : x + width]
+    return _resize(image, preprocessing.size)
+
+
+def _resize(image: Image, size: int) -> Image:
+    """Axes that shrink are averaged first (INTER_AREA does so only where no axis grows), others follow."""
+    h, w = image.shape[:2]
+    shrunk = (min(w, size), min(h, size))
+    resized: Any = image  # cv2 keeps the dtype, its types do not say so
+    if shrunk != (w, h):
+        resized = cv2.resize(resized, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (size, size):
+        resized = cv2.resize(resized, (size, size), interpolation=cv2.INTER_LINEAR)
+    return cast(Image, resized)
+
+
+def tensor(small: Image, preprocessing: Preprocessing, device: torch.device) -> Tensor:
+    """The network's input (1, 3, S, S) float32 from what picture() made; mono fills all three channels."""
+    white = float(np.iinfo(small.dtype).max)
+    x = torch.from_numpy(np.ascontiguousarray(small)).to(device).float() / white
+    x = x.expand(3, -1, -1) if x.ndim == 2 else x.permute(2, 0, 1)
+    mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
+    return ((x - mean) / std)[None].contiguous()

@@ -1,0 +1,124 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from inspector.errors import ModelError
+from inspector.model import bundle as bundles
+from inspector.model.bundle import Bundle, Threshold
+from inspector.model.engine import Engine, calibrated_for
+from inspector.model.network import build
+from inspector.model.preprocess import picture, tensor
+from inspector.model.records import Architecture
+from inspector.model.scoring import image_score, smooth
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (70, 80, 3)).astype(np.uint8)
+
+
+def test_a_score_is_the_networks(stored: Bundle) -> None:
+    engine = Engine(stored, "cpu")
+    scored = engine.score(RGB)
+    network = build(stored.architecture)
+    network.load_state_dict(bundles.weights(stored))
+    x = tensor(picture(RGB, stored.preprocessing), stored.preprocessing, torch.device("cpu"))
+    with torch.no_grad():
+        expected = smooth(network.eval().anomaly_map(x, stored.scoring), stored.scoring.sigma)
+    np.testing.assert_allclose(scored.map, expected[0], rtol=1e-5)
+    assert scored.map.dtype == np.float32
+    assert scored.score == pytest.approx(float(image_score(expected, stored.scoring)), rel=1e-5)
+    assert set(scored.stages) == {"preprocess", "model", "map"}
+    assert all(ms > 0 for ms in scored.stages.values())
+
+
+def test_a_score_repeats_to_the_bit_and_does_not_depend_on_what_came_before(stored: Bundle) -> None:
+    engine = Engine(stored, "cpu")
+    engine.warm_up()
+    first = engine.score(RGB)
+    engine.score(255 - RGB)
+    second = engine.score(RGB)
+    assert first.score == second.score == Engine(stored, "cpu").score(RGB).score
+    np.testing.assert_array_equal(first.map, second.map)
+
+
+def test_depth_and_mono_are_the_same_picture(stored: Bundle) -> None:
+    engine = Engine(stored, "cpu")
+    mono = RGB[:, :, 0]
+    reference = engine.score(mono).score
+    assert engine.score(np.repeat(mono[:, :, None], 3, axis=2)).score == pytest.approx(reference, rel=1e-4)
+    assert engine.score(mono.astype(np.uint16) * 257).score == pytest.approx(reference, rel=1e-2)
+
+
+def test_bfloat16_is_close(stored: Bundle) -> None:
+    engine = Engine(stored, "cpu", "bfloat16")
+    assert engine.precision == "bfloat16"
+    scored = engine.score(RGB)
+    assert scored.map.dtype == np.float32
+    assert scored.score == pytest.approx(Engine(stored, "cpu").score(RGB).score, rel=0.1)
+
+
+def test_nan_weights_score_nan(stored: Bundle) -> None:
+    state = bundles.weights(stored)
+    state["decoder.0.weight"].fill_(torch.nan)
+    broken = bundles.write(
+        stored.path.parent, state, stored.architecture, stored.preprocessing, stored.scoring, provenance={}
+    )
+    assert np.isnan(Engine(broken, "cpu").score(RGB).score)
+
+
+def test_pictures_that_do_not_fit_are_refused(stored: Bundle) -> None:
+    engine = Engine(stored, "cpu")
+    with pytest.raises(ModelError, match="reaches out of the image"):
+        engine.score(RGB[:20])
+    with pytest.raises(ModelError, match="dtype float64"):
+        engine.score(RGB / 255)  # type: ignore[arg-type]
+
+
+def test_weights_of_another_network_are_refused(stored: Bundle) -> None:
+    wider = bundles.write(
+        stored.path.parent,
+        bundles.weights(stored),
+        Architecture(size=32, patch=8, dim=32, depth=1, heads=2, slots=10),
+        stored.preprocessing,
+        stored.scoring,
+        provenance={},
+    )
+    with pytest.raises(ModelError, match="do not fit its network"):
+        Engine(wider, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "word"), [("tpu", "expected"), ("cuda:99", "CUDA"), ("cuda:x", "expected")]
+)
+def test_devices_that_are_not_there(stored: Bundle, device: str, word: str) -> None:
+    with pytest.raises(ModelError, match=word):
+        Engine(stored, device)
+
+
+def test_unknown_precision(stored: Bundle) -> None:
+    with pytest.raises(ModelError, match=r"'int8'.*float32, bfloat16, float16"):
+        Engine(stored, "cpu", "int8")
+
+
+def test_out_of_memory_is_a_model_error(stored: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(stored, "cpu")
+
+    def exhausted(*_: object) -> None:
+        torch.empty(1 << 50)
+
+    monkeypatch.setattr(engine._network, "reconstruct", exhausted)
+    with pytest.raises(ModelError, match="cpu is out of memory"):
+        engine.score(RGB)
+
+
+def test_calibrated_for_this_device_and_precision_alone(stored: Bundle, threshold: Threshold) -> None:
+    engine = Engine(stored, "cpu")
+    assert "is not calibrated" in (calibrated_for(stored, engine) or "")
+    assert calibrated_for(replace(stored, threshold=threshold), engine) is None
+    elsewhere = replace(threshold, device="cuda:NVIDIA H100")
+    assert "'cuda:NVIDIA H100'" in (calibrated_for(replace(stored, threshold=elsewhere), engine) or "")
+    coarser = replace(threshold, precision="bfloat16")
+    assert "bfloat16 and runs in float32" in (
+        calibrated_for(replace(stored, threshold=coarser), engine) or ""
+    )

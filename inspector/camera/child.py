@@ -109,12 +109,6 @@ class _Server:
                     raise _Stop
 
     def _hand_over(self, frame: Frame) -> None:
-        size = frame.image.nbytes
-        if size > self._ring.room:
-            raise CameraSetupError(
-                f"a frame takes {size / 2**20:.1f} MiB, more than ring_slot_mib = {self._ring.room >> 20}; "
-                f"set ring_slot_mib to {-(-size >> 20)} or more, or make the frame smaller"
-            )
         slot = self._ring.put(frame.image)
         if slot is None:
             detail = "the daemon still holds all frames of the ring (ring_slots)"

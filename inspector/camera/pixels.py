@@ -55,10 +55,12 @@ def size_in_bytes(name: str, width: int, height: int, x_padding: int = 0) -> int
     return -(-width * height * bits // 8)
 
 
-def channels(name: str) -> int:
-    """1 for mono, 3 for everything that decodes to RGB. Raises PixelFormatError for an unknown format."""
+def decoded_bytes(name: str, width: int, height: int) -> int:
+    """How many bytes the decoded image takes. Raises PixelFormatError for an unknown format."""
     _known(name)
-    return 1 if name.startswith("Mono") else 3
+    if not name.startswith("Mono"):
+        return 3 * width * height
+    return width * height * (1 if name == "Mono8" else 2)
 
 
 def _known(name: str) -> _Format:

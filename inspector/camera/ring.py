@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from inspector.camera import Image
+from inspector.errors import CameraSetupError
 
 
 class RingReader:
@@ -53,13 +54,12 @@ class RingWriter:
         self._free = list(reversed(range(slots)))
         os.close(fd)
 
-    @property
-    def room(self) -> int:
-        """Bytes that one slot holds."""
-        return self._slot_bytes
-
     def put(self, image: Image) -> int | None:
-        """Copy an image into a free slot and return its number; None when the parent has them all."""
+        """Copy an image into a free slot and return its number; None when the parent has them all.
+
+        Raises CameraSetupError for an image that no slot can hold.
+        """
+        check_room(image.nbytes, self._slot_bytes >> 20)
         if not self._free:
             return None
         slot = self._free.pop()
@@ -72,6 +72,15 @@ class RingWriter:
     def release(self, slot: int) -> None:
         """The parent is done with a slot."""
         self._free.append(slot)
+
+
+def check_room(size: int, ring_slot_mib: int) -> None:
+    """Raises CameraSetupError for a frame of `size` bytes that does not fit into a slot."""
+    if size > ring_slot_mib << 20:
+        raise CameraSetupError(
+            f"a frame takes {size / 2**20:.1f} MiB, more than ring_slot_mib = {ring_slot_mib}; "
+            f"set ring_slot_mib to {-(-size >> 20)} or more, or make the frame smaller"
+        )
 
 
 def _whole_pages(size: int) -> int:

@@ -18,9 +18,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from inspector.plc.line import Line
 from inspector.plc.registers import FAULT, NO_VERDICT, PASS, REJECT, InspectorBlock, Status
 from inspector.plc.simulator import Seen, Simulator
+from inspector.plc.simulator_line import Line
 
 _VERDICTS: Final = {
     NO_VERDICT: ("none yet", "dim"),

@@ -325,6 +325,16 @@ def test_a_reply_in_pieces_is_put_together() -> None:
         assert link.read_plc(200).sequence == 1
 
 
+def test_the_time_allowed_is_for_the_whole_call_not_for_each_piece_of_the_reply() -> None:
+    def first_byte_late(connection: socket.socket, request: bytes, number: int) -> None:
+        time.sleep(0.85)
+        connection.sendall(request[:1])
+
+    with RawServer(first_byte_late) as server, Link("127.0.0.1", server.port, timeout_s=1.0) as link:
+        _, took = seconds(lambda: link.read_plc(200))
+    assert took < 1.5, "pymodbus by itself would wait 1.85 s"
+
+
 def test_a_server_that_never_accepts_cannot_hold_a_call() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -13,7 +13,6 @@ from pyModbusTCP.client import ModbusClient
 from rich.console import Console
 
 from inspector.errors import PlcError
-from inspector.plc.line import Counts, Line
 from inspector.plc.link import Link
 from inspector.plc.registers import (
     FAULT,
@@ -26,6 +25,7 @@ from inspector.plc.registers import (
     next_sequence,
 )
 from inspector.plc.simulator import CameraMap, Simulator
+from inspector.plc.simulator_line import Counts, Line
 from inspector.plc.simulator_view import render, show
 
 TOP, SIDE = CameraMap("top", 100, 200), CameraMap("side", 300, 400)
@@ -211,6 +211,17 @@ def test_a_line_waits_for_an_inspector_that_is_ready(simulator: Simulator, link:
         assert line.counts.triggered == 0
         link.write_heartbeat(100, 2, READY)
         eventually(lambda: line.counts.triggered > 0, "ready and alive")
+
+
+def test_a_line_of_so_many_parts_ends_by_itself(simulator: Simulator, link: Link) -> None:
+    with (
+        Inspector(link, TOP, lambda asked: [answer(asked)]),
+        Line(simulator, "top", period_s=0.01, timeout_s=10, parts=3) as line,
+    ):
+        eventually(lambda: line.counts.passed == 3, "three parts")
+        beat = simulator.plc("top").heartbeat
+        eventually(lambda: simulator.plc("top").heartbeat >= beat + 2, "time for more triggers")
+    assert line.counts == Counts(triggered=3, passed=3)
 
 
 def test_parts_without_a_verdict_are_counted_and_late_ones_told_apart(

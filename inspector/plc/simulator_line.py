@@ -45,7 +45,8 @@ class Line:
     With a period it triggers: every period_s it raises the trigger sequence with a new part id, waits for
     the verdict that bears both, and acknowledges it. Without one the camera triggers itself: every verdict
     is acknowledged, and their sequences must follow each other. The PLC's heartbeat counts either way.
-    With interlock=True it triggers only while the inspector is alive and says READY, as a line should.
+    With parts it triggers only so many times. With interlock=True it triggers only while the inspector is
+    alive and says READY, as a line should.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Line:
         recipe: int = 0,
         first_part: int = 1,
         interlock: bool = True,
+        parts: int | None = None,
     ) -> None:
         self.camera = camera
         self.counts = Counts()
@@ -66,6 +68,7 @@ class Line:
         self._timeout_s = timeout_s
         self._follows = period_s is None
         self._interlock = interlock
+        self._parts = math.inf if parts is None else parts
         self._next_part = first_part
         self._block = replace(simulator.plc(camera), recipe=recipe)
         self._last: int | None = None  # sequence of the last verdict used
@@ -118,6 +121,8 @@ class Line:
                 self._use(seen.block)
 
     def _may_trigger(self) -> bool:
+        if self.counts.triggered >= self._parts:
+            return False
         if not self._interlock:
             return True
         return (

@@ -174,8 +174,8 @@ class Answers:
             self._link.write_inspector(channel.settings.inspector_base, channel.block)
             if channel.settings.coils is not None:
                 passed, rejected = coils(int(decision.verdict))
-                self._link.write_coils(channel.settings.coils.passed, [passed])
-                self._link.write_coils(channel.settings.coils.rejected, [rejected])
+                outputs = channel.settings.coils
+                self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected})
         except PlcError:
             self.undelivered[channel.name] = Undelivered(request, decision.verdict)
             return False
@@ -195,7 +195,7 @@ class Answers:
                 image=frame.image.copy() if keep else None,
                 map=scored.map if scored else None,
                 scale=channel.judge.scale,
-                region=channel.region,
+                region=channel.recipe.region,
             )
         )
 

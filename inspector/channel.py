@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inspector.audit.records import Region
 from inspector.camera.process import CameraProcess
 from inspector.lane import Lane
 from inspector.plc.registers import InspectorBlock, Status
@@ -84,12 +83,6 @@ class Channel:
     def name(self) -> str:
         """The camera's name in station.toml."""
         return self.settings.name
-
-    @property
-    def region(self) -> Region | None:
-        """What of the frame the model sees."""
-        roi = self.recipe.roi
-        return None if roi is None else (roi.x, roi.y, roi.width, roi.height)
 
     def status(self, *, log_ok: bool, running: bool) -> Status:
         """The status register as it is now."""

@@ -6,12 +6,11 @@ and answers. The line loop (line.py) owns everything about the PLC that does not
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from types import FrameType
 
@@ -21,11 +20,13 @@ import structlog
 from inspector.answer import Answer, Answers, Health
 from inspector.audit.frames import FrameStore
 from inspector.audit.log import AuditLog
-from inspector.camera import Frame, Lost
-from inspector.camera.process import CameraProcess, Down, Event, Exhausted, FrameReady, Opened
+from inspector.camera import Exhausted, Frame, Lost
+from inspector.camera.events import Down, Event, FrameReady, Opened
+from inspector.camera.process import CameraProcess
 from inspector.channel import Channel, Judge, Scored
 from inspector.errors import CameraError, InspectorError, LogError, ModelError, PlcError
 from inspector.evidence import EvidenceWriter
+from inspector.journal import Journal
 from inspector.lane import Lane, Request
 from inspector.line import LineLoop
 from inspector.plc.link import Link
@@ -54,9 +55,11 @@ class Daemon:
         """Judges by recipe name; they are warm. The log is open; the caller closes it."""
         self._settings = settings
         self._log = log
+        self._journal = Journal(log)
         self._health = Health()
         self._link = open_link(settings.plc) if settings.plc.enabled else None
-        self._evidence = EvidenceWriter(FrameStore(settings.frames), settings.log.backlog)
+        self._frames = FrameStore(settings.frames)
+        self._evidence = EvidenceWriter(self._frames, settings.log.backlog, log.checkpoint)
         self._answers = Answers(log, self._link, self._evidence, self._health, settings.log, observer)
         self._channels = [
             Channel(
@@ -70,7 +73,7 @@ class Daemon:
             for camera in settings.camera
         ]
         self._line = LineLoop(
-            self._link, settings.plc, self._channels, self._answers, self._health, log, self._alive
+            self._link, settings.plc, self._channels, self._answers, self._health, self._journal, self._alive
         )
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)
@@ -83,10 +86,8 @@ class Daemon:
     def stop(self) -> None:
         """Ask the decision loop to finish the part in hand and end; safe from a signal handler."""
         self._stopping = True
-        try:
+        with suppress(BlockingIOError):  # it is being woken already
             self._wake_in.send(b"x")
-        except BlockingIOError:
-            pass  # it is being woken already
 
     def run(self) -> None:
         """Inspect until stopped, or until every camera has played its folder once.
@@ -103,7 +104,7 @@ class Daemon:
             self._line.start()
             with _signals(self.stop):
                 self._start_cameras()
-                self._event("started", "info", f"inspector runs with {len(self._channels)} cameras")
+                self._journal.note("started", "info", f"inspector runs with {len(self._channels)} cameras")
                 self._notifier.notify("READY=1\nSTATUS=inspecting")
                 while not self._finished():
                     self._round()
@@ -148,8 +149,7 @@ class Daemon:
     def _round(self, problems: dict[str, str] | None = None) -> None:
         """Wait for something to do, then do all of it."""
         connections = [c.camera.connection for c in self._channels if c.camera.connection is not None]
-        timeout = 0.0 if self._evidence.waiting else TICK_S
-        ready = connection.wait([*connections, self._wake_out], timeout)
+        ready = connection.wait([*connections, self._wake_out], TICK_S)
         self._ticked = time.monotonic()
         if self._wake_out in ready:
             self._wake_out.recv(64)
@@ -176,7 +176,9 @@ class Daemon:
                 self._on_lost(channel, event)
             case Opened(info):
                 channel.camera_ok = True
-                self._event("camera_opened", "info", f"{info.vendor} {info.model} {info.serial}", channel)
+                self._journal.note(
+                    "camera_opened", "info", f"{info.vendor} {info.model} {info.serial}", channel.name
+                )
             case Down(message):
                 self._on_down(channel, message)
             case Exhausted():
@@ -196,11 +198,11 @@ class Daemon:
         if channel.lane.claim(request):
             self._answers.give(channel, request, decision, frame, scored)
         elif scored is not None:
-            self._event("late_score", "warning", f"score {scored.score:.6g} came after FAULT", channel, request)
+            self._journal.note(
+                "late_score", "warning", f"score {scored.score:.6g} came after FAULT", channel.name, request
+            )
 
-    def _inspect(
-        self, channel: Channel, frame: Frame, request: Request
-    ) -> tuple[Decision, Scored | None]:
+    def _inspect(self, channel: Channel, frame: Frame, request: Request) -> tuple[Decision, Scored | None]:
         if channel.judge.uncalibrated is not None:
             return Decision.fault(Reason.UNCALIBRATED), None
         if time.monotonic_ns() >= request.deadline_ns:
@@ -218,7 +220,9 @@ class Daemon:
 
     def _on_lost(self, channel: Channel, lost: Lost) -> None:
         """Where the camera is the trigger every lost frame was a part, and gets its FAULT."""
-        self._event("frames_lost", "warning", f"{lost.count} frames: {lost.reason} {lost.detail}", channel)
+        self._journal.note(
+            "frames_lost", "warning", f"{lost.count} frames: {lost.reason} {lost.detail}", channel.name
+        )
         if channel.settings.trigger == "camera":
             for _ in range(min(lost.count, LOST_AT_MOST)):
                 self._fault(channel, channel.lane.own(time.monotonic_ns()), Reason.FRAME_LOST)
@@ -233,7 +237,7 @@ class Daemon:
         if not was_up:
             logger.warning("camera still down", camera=channel.name, error=message)
             return
-        self._event("camera_down", "error", message, channel)
+        self._journal.note("camera_down", "error", message, channel.name)
         for request in channel.lane.claim_all():
             self._answers.give(channel, request, Decision.fault(Reason.CAMERA_DOWN))
         if channel.settings.trigger != "plc":
@@ -259,12 +263,14 @@ class Daemon:
         self._notifier.notify("WATCHDOG=1")
 
     def _check_disk(self) -> None:
-        free = shutil.disk_usage(self._settings.station.data).free >> 20
-        floor = self._settings.log.min_free_mib
-        low = "" if free >= floor else f"{free} MiB free in {self._settings.station.data}, floor {floor} MiB"
-        if low and not self._health.low_disk:
-            logger.error("disk below its floor: every part is FAULT", free_mib=free, floor_mib=floor)
-        self._health.low_disk = low
+        try:
+            self._frames.require_free(self._settings.log.min_free_mib << 20)
+        except LogError as error:
+            if not self._health.low_disk:
+                logger.error("every part is FAULT", error=str(error))
+            self._health.low_disk = str(error)
+        else:
+            self._health.low_disk = ""
 
     def _store_evidence(self) -> None:
         evidence = self._evidence.finished()
@@ -278,23 +284,6 @@ class Daemon:
             logger.error("evidence not logged", error=str(error))
             time.sleep(TICK_S)
 
-    def _event(
-        self,
-        kind: str,
-        severity: str,
-        message: str,
-        channel: Channel | None = None,
-        request: Request | None = None,
-    ) -> None:
-        camera = channel.name if channel else None
-        say = {"info": logger.info, "warning": logger.warning, "error": logger.error}[severity]
-        say(message, kind=kind, camera=camera, sequence=request.sequence if request else None)
-        details = {"sequence": request.sequence, "part": request.part_id} if request else None
-        try:
-            self._log.add_event(kind, message, severity=severity, camera=camera, details=details)
-        except LogError as error:
-            logger.error("event not logged", error=str(error))
-
     def _shut_down(self) -> None:
         self._notifier.notify("STOPPING=1")
         self._health.running = False
@@ -306,7 +295,7 @@ class Daemon:
             channel.camera.stop()
         self._evidence.stop()
         self._store_evidence()
-        self._event("stopped", "info", "inspector stops")
+        self._journal.note("stopped", "info", "inspector stops")
         if self._link is not None:
             self._link.close()
 
@@ -318,8 +307,13 @@ def open_link(plc: Plc) -> Link:
         plc.port,
         device_id=plc.device_id,
         timeout_s=plc.timeout_ms / 1000,
-        order=Order(plc.word_order, plc.byte_order == "little"),
+        order=register_order(plc),
     )
+
+
+def register_order(plc: Plc) -> Order:
+    """How [plc] lays 32-bit values into registers."""
+    return Order(plc.word_order, plc.byte_order)
 
 
 @contextmanager

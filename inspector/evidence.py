@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +21,8 @@ from inspector.camera import Image
 from inspector.errors import LogError
 
 logger = structlog.get_logger()
+
+CHECKPOINT_S = 5.0  # between two checkpoints of the log's journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,11 @@ class Exhibit:
 class EvidenceWriter:
     """One thread that encodes and stores; its results wait for the next commit of the log."""
 
-    def __init__(self, store: FrameStore, backlog: int) -> None:
+    def __init__(self, store: FrameStore, backlog: int, checkpoint: Callable[[], None]) -> None:
+        """Checkpoint moves the log's journal into its file; it is called here because no part waits here."""
         self._store = store
+        self._checkpoint = checkpoint
+        self._checkpointed = time.monotonic()
         self._queue: queue.Queue[Exhibit | None] = queue.Queue(backlog)
         self._finished: deque[Evidence] = deque()
         self._thread = threading.Thread(target=self._work, name="evidence", daemon=True)
@@ -69,11 +76,6 @@ class EvidenceWriter:
         """Return what could not be committed, oldest first."""
         self._finished.extendleft(reversed(evidence))
 
-    @property
-    def waiting(self) -> int:
-        """How many stored exhibits have no row yet."""
-        return len(self._finished)
-
     def stop(self) -> None:
         """Store everything queued, then end."""
         if self._thread.is_alive():
@@ -81,8 +83,24 @@ class EvidenceWriter:
             self._thread.join()
 
     def _work(self) -> None:
-        while (exhibit := self._queue.get()) is not None:
-            self._finished.append(self._keep(exhibit))
+        while True:
+            try:
+                exhibit = self._queue.get(timeout=CHECKPOINT_S)
+                if exhibit is None:
+                    return
+                self._finished.append(self._keep(exhibit))
+            except queue.Empty:
+                pass
+            self._tidy()
+
+    def _tidy(self) -> None:
+        if time.monotonic() - self._checkpointed < CHECKPOINT_S:
+            return
+        self._checkpointed = time.monotonic()
+        try:
+            self._checkpoint()
+        except LogError as error:
+            logger.warning("journal not checkpointed", error=str(error))
 
     def _keep(self, exhibit: Exhibit) -> Evidence:
         frame = None

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import structlog
 
 from inspector.answer import Answers, Health
-from inspector.audit.log import AuditLog
 from inspector.channel import Channel
-from inspector.errors import LogError, PlcError
+from inspector.errors import PlcError
+from inspector.journal import Journal
 from inspector.lane import Request
 from inspector.plc.link import Link
 from inspector.plc.registers import PlcBlock, next_heartbeat
@@ -45,7 +45,7 @@ class LineLoop(threading.Thread):
         channels: list[Channel],
         answers: Answers,
         health: Health,
-        log: AuditLog,
+        journal: Journal,
         alive: Callable[[], bool],
     ) -> None:
         super().__init__(name="line", daemon=True)
@@ -54,7 +54,7 @@ class LineLoop(threading.Thread):
         self._channels = channels
         self._answers = answers
         self._health = health
-        self._log = log
+        self._journal = journal
         self._alive = alive
         self._stop_asked = threading.Event()
         self._next_heartbeat = 0.0
@@ -131,11 +131,11 @@ class LineLoop(threading.Thread):
         pulse, now = self._pulses[channel.name], time.monotonic()
         if value != pulse.value:
             if pulse.still:
-                self._event("plc_heartbeat", "info", "the PLC's heartbeat moves again", channel.name)
+                self._journal.note("plc_heartbeat", "info", "the PLC's heartbeat moves again", channel.name)
             pulse.value, pulse.moved, pulse.still = value, now, False
         elif not pulse.still and now - pulse.moved > self._settings.heartbeat_timeout_s:
             pulse.still = True
-            self._event(
+            self._journal.note(
                 "plc_heartbeat",
                 "warning",
                 f"the PLC's heartbeat (register {channel.settings.plc_base}) has been still for "
@@ -159,7 +159,7 @@ class LineLoop(threading.Thread):
     def _watch(self, channel: Channel, block: PlcBlock) -> None:
         triggered = channel.lane.trigger(block, time.monotonic_ns())
         if triggered.restarted:
-            self._event(
+            self._journal.note(
                 "plc_restart", "warning", f"the trigger sequence jumped to {block.sequence}", channel.name
             )
         if triggered.fire is not None:
@@ -193,9 +193,9 @@ class LineLoop(threading.Thread):
 
     def _note_connection(self, *, ok: bool, detail: str = "") -> None:
         if ok and not self._connected:
-            self._event("plc", "info", f"connected to the PLC at {self._connection.address}")
+            self._journal.note("plc", "info", f"connected to the PLC at {self._connection.address}")
         elif not ok and self._connected:
-            self._event("plc", "error", detail)
+            self._journal.note("plc", "error", detail)
         self._connected = ok
 
     def _say_goodbye(self) -> None:
@@ -208,14 +208,6 @@ class LineLoop(threading.Thread):
                 )
         except PlcError as error:
             logger.warning("the PLC was not told that the station stops", error=str(error))
-
-    def _event(self, kind: str, severity: str, message: str, camera: str | None = None) -> None:
-        say = {"info": logger.info, "warning": logger.warning, "error": logger.error}[severity]
-        say(message, kind=kind, camera=camera)
-        try:
-            self._log.add_event(kind, message, severity=severity, camera=camera)
-        except LogError as error:
-            logger.error("event not logged", error=str(error))
 
     @property
     def _connection(self) -> Link:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -162,6 +162,11 @@ class Recipe(Section):
     false_reject_rate: Fraction = 0.005
     confidence: Fraction = 0.95
 
+    @property
+    def region(self) -> tuple[int, int, int, int] | None:
+        """The roi as x, y, width, height."""
+        return None if self.roi is None else (self.roi.x, self.roi.y, self.roi.width, self.roi.height)
+
 
 class EngineSettings(Section):
     """Where and how the model runs."""
@@ -258,10 +263,11 @@ def _refuse_overlaps(cameras: tuple[CameraSettings, ...]) -> None:
     for base, length, where in blocks:
         if base + length > 65536:
             raise ValueError(f"{where} = {base} leaves no room for {length} registers below 65536")
-    for (low, length, first), (high, _, second) in zip(blocks, blocks[1:], strict=False):
+    for (low, length, first), (high, _, second) in pairwise(blocks):
         if low + length > high:
             raise ValueError(
-                f"{second} = {high} overlaps {first} = {low}, which takes registers {low} to {low + length - 1}"
+                f"{second} = {high} overlaps {first} = {low}, "
+                f"which takes registers {low} to {low + length - 1}"
             )
 
 

@@ -1,0 +1,6 @@
+"""`python -m inspector` is `inspector`."""
+
+from inspector.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""`inspector bench`: the real daemon on a stream of frames, timed stage by stage.
+
+PLC and camera are processes of their own, as on a line: they do not share the daemon's interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import tempfile
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from inspector import __version__, logs
+from inspector.answer import Answer
+from inspector.audit.log import AuditLog
+from inspector.channel import Judge, Scored
+from inspector.daemon import Daemon
+from inspector.errors import SettingsError
+from inspector.plc.simulator import CameraMap, Simulator
+from inspector.settings import CameraSettings, Folder, Logging, Plc, Recipe, Settings, Station
+
+# in the order in which a part passes through them
+STAGES = ("wait", "preprocess", "model", "map", "commit", "modbus")
+MODEL_STAGES = ("preprocess", "model", "map")
+PICTURES = 16
+WARM_UP_PARTS = 20
+
+
+@dataclass
+class StubScored:
+    """What the stub says: nothing abnormal anywhere."""
+
+    score: float = 0.0
+    map: NDArray[np.float32] = field(default_factory=lambda: np.zeros((128, 128), np.float32))
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+class StubScorer:
+    """No model: what remains is the station's own overhead."""
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+    def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
+        """A constant score."""
+        return StubScored()
+
+
+def bench(
+    settings: Settings | None,
+    recipe: str | None,
+    stub: bool,
+    parts: int,
+    fps: float,
+    size: int,
+    out: Path | None,
+) -> None:
+    """Run, print the table, write the JSON."""
+    if settings is None and not stub:
+        raise SettingsError("a station file is needed to bench a model; --stub measures without one")
+    with tempfile.TemporaryDirectory(prefix="inspector-bench-") as folder:
+        figures = measure(settings, recipe, stub, parts, fps, size, Path(folder))
+    Console().print(_table(figures))
+    if out is not None:
+        out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(
+    settings: Settings | None,
+    recipe: str | None,
+    stub: bool,
+    parts: int,
+    fps: float,
+    size: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """The figures of one run: milliseconds by stage, station overhead, and how it was measured."""
+    logs.configure(Logging(level="error"))
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    plc = context.Process(target=_serve, args=(theirs,), daemon=True)
+    plc.start()
+    try:
+        station = _station(folder, ours.recv(), fps, size)
+        with AuditLog.open(station.database) as log:
+            judge = _stub_judge(log) if stub else _model_judge(settings, recipe, log)
+            answers, memory = _inspect(station, log, judge, parts)
+    finally:
+        ours.send(None)
+        plc.join()
+    figures = summarise([answer.stages for answer in answers])
+    return figures | {
+        "verdicts": len(answers),
+        "faults": sum(answer.decision.reason is not None for answer in answers),
+        "fps": fps,
+        "frame": [size, size],
+        "scorer": "stub" if stub else judge.bundle,
+        "memory_mib": memory,
+        "version": __version__,
+    }
+
+
+def summarise(stages: list[dict[str, float]]) -> dict[str, Any]:
+    """p50, p99 and maximum of each stage, of the total, and of the overhead: the total less the model."""
+    columns = {name: [part.get(name, 0.0) for part in stages] for name in STAGES}
+    columns["total"] = [part["total"] for part in stages]
+    columns["overhead"] = [
+        part["total"] - sum(part.get(name, 0.0) for name in MODEL_STAGES) for part in stages
+    ]
+    return {
+        "stages_ms": {
+            name: {
+                "p50": float(np.percentile(values, 50)),
+                "p99": float(np.percentile(values, 99)),
+                "max": float(np.max(values)),
+            }
+            for name, values in columns.items()
+        }
+    }
+
+
+def _inspect(
+    station: Settings, log: AuditLog, judge: Judge, parts: int
+) -> tuple[list[Answer], dict[str, float]]:
+    answers: list[Answer] = []
+    process = psutil.Process()
+    memory: dict[str, float] = {}
+    with tqdm(total=parts, desc="bench", unit="part", leave=False) as bar:
+
+        def observe(answer: Answer) -> None:
+            answers.append(answer)
+            if len(answers) == WARM_UP_PARTS:
+                memory["start"] = process.memory_info().rss / 2**20
+            if len(answers) > WARM_UP_PARTS:
+                bar.update()
+            if len(answers) >= parts + WARM_UP_PARTS:
+                daemon.stop()
+
+        daemon = Daemon(station, log, {"bench": judge}, observe)
+        daemon.run()
+    memory["end"] = process.memory_info().rss / 2**20
+    return answers[WARM_UP_PARTS : WARM_UP_PARTS + parts], memory
+
+
+def _station(folder: Path, port: int, fps: float, size: int) -> Settings:
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(PICTURES):
+        noise = generator.integers(0, 255, (size // 8 + 1, size // 8 + 1, 3), np.uint8)
+        picture = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(pictures / f"{index:03}.png"), picture)
+    camera = CameraSettings(
+        name="bench",
+        recipe="bench",
+        trigger="camera",
+        deadline_ms=60_000,
+        folder=Folder(path=pictures, fps=fps),
+    )
+    return Settings(
+        station=Station(name="bench", data=folder / "data"),
+        plc=Plc(port=port),
+        camera=(camera,),
+        recipe={"bench": Recipe()},
+    )
+
+
+def _stub_judge(log: AuditLog) -> Judge:
+    from inspector.audit.records import BundleRecord
+
+    log.register_bundle(BundleRecord(id="stub", recipe="bench", architecture={"method": "stub"}))
+    return Judge(StubScorer(), "stub", 1.0, None)
+
+
+def _model_judge(settings: Settings | None, recipe: str | None, log: AuditLog) -> Judge:
+    from inspector.judges import load
+
+    if settings is None:
+        raise SettingsError("a station file is needed to bench a model; --stub measures without one")
+    judges = load(settings, log)
+    if recipe is None and len(judges) == 1:
+        return next(iter(judges.values()))
+    if recipe not in judges:
+        raise SettingsError(f"--recipe {recipe}: expected one of {', '.join(judges)}")
+    return judges[recipe]
+
+
+def _serve(pipe: Connection) -> None:
+    """The PLC's process: serve until told to stop."""
+    with Simulator(cameras=[CameraMap("bench")]) as simulator:
+        pipe.send(simulator.port)
+        pipe.recv()
+
+
+def _table(figures: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"{figures['verdicts']} parts of {figures['frame'][0]} × {figures['frame'][1]} pixels "
+        f"at {figures['fps']:g}/s, scorer {figures['scorer'][:12]} (ms, frame ready → verdict written)",
+        title_justify="left",
+    )
+    table.add_column("stage")
+    for name in ("p50", "p99", "max"):
+        table.add_column(name, justify="right")
+    for stage, values in figures["stages_ms"].items():
+        if stage == "total":
+            table.add_section()
+        table.add_row(stage, *(f"{values[name]:.2f}" for name in ("p50", "p99", "max")))
+    return table

@@ -1,0 +1,85 @@
+"""`inspector check`: what can be said of a station without touching the line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from inspector.errors import BundleError, InspectorError, LogError, SettingsError
+from inspector.judges import active_bundle
+from inspector.settings import CameraSettings, Settings
+
+
+def check_station(settings: Settings) -> Iterator[str]:
+    """One line for each thing that is sound; raises an InspectorError that lists all that is not.
+
+    Every problem is found before anything is raised, so that one run shows all of them.
+    """
+    problems: list[InspectorError] = []
+    yield f"station '{settings.station.name}': {len(settings.camera)} cameras, settings are sound"
+    for camera in settings.camera:
+        try:
+            yield _check_camera(camera)
+        except InspectorError as error:
+            problems.append(error)
+    for recipe in sorted({camera.recipe for camera in settings.camera}):
+        try:
+            yield _check_bundle(settings, recipe)
+        except InspectorError as error:
+            problems.append(error)
+    try:
+        yield _check_data(settings.station.data)
+    except InspectorError as error:
+        problems.append(error)
+    if problems:
+        found = type(problems[0])("\n".join(str(problem) for problem in problems))
+        raise found
+
+
+def _check_camera(camera: CameraSettings) -> str:
+    if camera.folder is not None:
+        if not camera.folder.path.is_dir():
+            raise SettingsError(
+                f"camera '{camera.name}': folder.path = {camera.folder.path}: no such folder; "
+                "expected a folder of images"
+            )
+        return f"camera '{camera.name}': folder {camera.folder.path}"
+    assert camera.genicam is not None  # noqa: S101 - settings give one or the other
+    producer = camera.genicam.producer
+    if producer is not None and not producer.is_file():
+        raise SettingsError(
+            f"camera '{camera.name}': genicam.producer = {producer}: no such file; "
+            "expected a GenTL producer (.cti), which comes with the camera vendor's software"
+        )
+    if producer is None and not os.environ.get("GENICAM_GENTL64_PATH"):
+        raise SettingsError(
+            f"camera '{camera.name}': no genicam.producer, and GENICAM_GENTL64_PATH is not set; "
+            "expected one of them to name a GenTL producer (.cti)"
+        )
+    return f"camera '{camera.name}': producer {producer or 'from GENICAM_GENTL64_PATH'}"
+
+
+def _check_bundle(settings: Settings, recipe: str) -> str:
+    bundle = active_bundle(settings, recipe)
+    threshold = bundle.threshold
+    if threshold is None:
+        raise BundleError(
+            f"recipe '{recipe}': bundle {bundle.id[:12]} is not calibrated; run `inspector calibrate`"
+        )
+    if threshold.precision != settings.engine.precision:
+        raise BundleError(
+            f"recipe '{recipe}': bundle {bundle.id[:12]} is calibrated for precision {threshold.precision}, "
+            f"engine.precision is {settings.engine.precision}; run `inspector calibrate`"
+        )
+    found = f"bundle {bundle.id[:12]}, threshold {threshold.value:.6g} from {threshold.n} parts"
+    return f"recipe '{recipe}': {found}"
+
+
+def _check_data(folder: Path) -> str:
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise LogError(
+            f"station.data = {folder}: may not be written by this user; expected a writable folder"
+        )
+    return f"data in {folder}"

@@ -1,0 +1,235 @@
+"""One command per job. Heavy imports live inside the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inspector import __version__
+from inspector.errors import InspectorError, SettingsError
+
+if TYPE_CHECKING:
+    from inspector.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Inspect parts on a line: camera, model, verdict, PLC, log.",
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Station file; default: INSPECTOR_CONFIG, else ./station.toml."),
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe in the station file; may be left out if there is one.")
+]
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one line on standard error, never in a traceback."""
+    try:
+        app(standalone_mode=False)
+    except InspectorError as error:
+        typer.echo(f"inspector: {error}", err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        typer.echo("inspector: interrupted", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        _exit_with_usage(error)
+        raise
+
+
+def _exit_with_usage(error: Exception) -> None:
+    """Typer's own errors (unknown option, missing argument) print their usage and exit 2."""
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if show is not None and code is not None:
+        show()
+        sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"inspector {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings(config: Path | None) -> Settings:
+    from inspector.settings import config_path, load
+
+    return load(config_path(config))
+
+
+def _one_recipe(settings: Settings, asked: str | None) -> str:
+    known = sorted(settings.recipe)
+    if asked in settings.recipe:
+        return asked
+    if asked is not None:
+        raise SettingsError(f"--recipe {asked}: no such recipe; expected one of {', '.join(known)}")
+    if len(known) != 1:
+        raise SettingsError(f"--recipe is needed: the station has the recipes {', '.join(known)}")
+    return known[0]
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Validate a station file, its folders and its bundles without touching the line."""
+    from inspector.check import check_station
+
+    for line in check_station(_settings(config)):
+        typer.echo(line)
+
+
+@app.command()
+def doctor(config: Config = None) -> None:
+    """Probe everything that the station needs, and say what to do about what is wrong."""
+    from inspector import doctor as doctor_
+
+    raise typer.Exit(doctor_.report(doctor_.examine(_settings(config))))
+
+
+@app.command()
+def train(
+    images: Annotated[Path, typer.Option(help="Folder of pictures of normal parts; sub-folders too.")],
+    config: Config = None,
+    recipe: RecipeName = None,
+    method: Annotated[str | None, typer.Option(help="Instead of the recipe's method.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Instead of the recipe's preset.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the initialisation and the shuffling.")] = 0,
+) -> None:
+    """Learn a recipe from normal parts; can be stopped (Ctrl-C) and is resumed by the same command."""
+    from inspector.commands import train_recipe
+
+    settings = _settings(config)
+    name = _one_recipe(settings, recipe)
+    for line in train_recipe(settings, name, images, method, preset, epochs, seed):
+        typer.echo(line)
+
+
+@app.command()
+def calibrate(
+    config: Config = None,
+    recipe: RecipeName = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures of normal parts.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Take the next frames of this camera instead.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="How many frames of the camera.")] = 300,
+    rate: Annotated[float | None, typer.Option(help="False-reject rate instead of the recipe's.")] = None,
+    confidence: Annotated[float | None, typer.Option(help="Confidence instead of the recipe's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and show; change nothing.")] = False,
+) -> None:
+    """Set the threshold of the active model from normal parts."""
+    from inspector.commands import calibrate_recipe
+
+    settings = _settings(config)
+    name = _one_recipe(settings, recipe)
+    for line in calibrate_recipe(settings, name, images, camera, frames, rate, confidence, dry_run):
+        typer.echo(line)
+
+
+@app.command()
+def run(config: Config = None) -> None:
+    """Inspect: the daemon. Ends cleanly on SIGTERM and Ctrl-C, finishing the part in hand."""
+    from inspector.commands import run_station
+
+    run_station(_settings(config))
+
+
+@app.command("plc-sim")
+def plc_sim(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: [plc] host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default: [plc] port.")] = None,
+    line: Annotated[bool, typer.Option("--line", help="Play a line: trigger, part id, ack.")] = False,
+    period: Annotated[float, typer.Option(min=0.01, help="Seconds from part to part of --line.")] = 1.0,
+    parts: Annotated[int | None, typer.Option(min=1, help="Stop --line after so many parts.")] = None,
+) -> None:
+    """A Modbus TCP server to develop against; shows its registers live."""
+    from inspector.commands import simulate_plc
+
+    simulate_plc(_settings(config), host, port, line, period, parts)
+
+
+@app.command("log")
+def log_(
+    config: Config = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from then on, local time.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only before then, local time.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="pass, reject or fault.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Only this camera.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only faults for this reason.")] = None,
+    part: Annotated[int | None, typer.Option(help="Only this part id.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Only scores from here up.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
+    events: Annotated[bool, typer.Option("--events", help="List events instead of decisions.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List decisions, the newest first."""
+    from inspector import listing
+
+    settings = _settings(config)
+    if events:
+        listing.show_events(settings, since, until, camera, limit, json)
+        return
+    listing.show_inspections(settings, since, until, verdict, camera, reason, part, min_score, limit, json)
+
+
+@app.command()
+def show(
+    inspection: Annotated[int, typer.Argument(metavar="ID", help="Of the decision, from `inspector log`.")],
+    config: Config = None,
+    out: Annotated[Path | None, typer.Option(help="PNG to write; default: inspection-ID.png.")] = None,
+) -> None:
+    """Print one decision, and write its frame and heatmap as one PNG."""
+    from inspector import listing
+
+    listing.show_one(_settings(config), inspection, out or Path(f"inspection-{inspection}.png"))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where parts, model and log go.")] = Path("demo"),
+    parts: Annotated[int, typer.Option(min=4, help="Parts on the line.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the parts.")] = 0,
+) -> None:
+    """Everything once, without camera, PLC or GPU: draw parts, train, calibrate, run the daemon."""
+    from inspector.demo.run import run_demo
+
+    run_demo(folder, parts, seed)
+
+
+@app.command()
+def bench(
+    config: Config = None,
+    recipe: RecipeName = None,
+    stub: Annotated[bool, typer.Option("--stub", help="No model: the station's own overhead.")] = False,
+    parts: Annotated[int, typer.Option(min=10, help="Parts to measure.")] = 500,
+    fps: Annotated[float, typer.Option(min=0.1, help="Parts a second.")] = 20.0,
+    size: Annotated[int, typer.Option(min=16, help="Width and height of the frames, pixels.")] = 384,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+) -> None:
+    """Measure each stage from frame ready to verdict written: p50, p99 and maximum."""
+    from inspector.bench import bench as bench_
+
+    bench_(_settings(config) if not stub or config else None, recipe, stub, parts, fps, size, json)

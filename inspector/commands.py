@@ -1,0 +1,188 @@
+"""What the commands of the command line do; each yields or prints what a person wants to read."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+from inspector.errors import SettingsError
+from inspector.settings import CameraSettings, Settings
+
+if TYPE_CHECKING:
+    from inspector.model.records import Threshold
+    from inspector.plc.simulator_line import Line
+
+
+def train_recipe(
+    settings: Settings,
+    recipe: str,
+    images: Path,
+    method: str | None,
+    preset: str | None,
+    epochs: int | None,
+    seed: int,
+) -> Iterator[str]:
+    """Train, store the bundle and make it the active one."""
+    from training.data import list_images
+    from training.fit import TrainOptions, train
+
+    from inspector.model import bundle as bundles
+
+    chosen = settings.recipe[recipe]
+    options = TrainOptions.of(
+        method=method or chosen.method,
+        preset=preset or chosen.preset,
+        roi=chosen.region,
+        epochs=epochs,
+        seed=seed,
+        threads=settings.engine.threads,
+        device=settings.engine.device,
+    )
+    files = list_images(images)
+    yield f"recipe '{recipe}': {len(files)} pictures in {images}, method {options.architecture.method}"
+    bundle = train(files, settings.models / recipe, options)
+    bundles.activate(settings.models / recipe, bundle.id)
+    yield f"bundle {bundle.id[:12]} is active, not calibrated: run `inspector calibrate`"
+
+
+def calibrate_recipe(
+    settings: Settings,
+    recipe: str,
+    images: Path | None,
+    camera: str | None,
+    frames: int,
+    rate: float | None,
+    confidence: float | None,
+    dry_run: bool,
+) -> Iterator[str]:
+    """Compute the threshold; store it in a new bundle and make that the active one."""
+    from training.calibrate import calibrate
+
+    from inspector.judges import active_bundle, open_engine
+    from inspector.model import bundle as bundles
+
+    if (images is None) == (camera is None):
+        raise SettingsError("give exactly one of --images and --camera: the normal parts come from there")
+    chosen = settings.recipe[recipe]
+    target = _fraction("--rate", rate, chosen.false_reject_rate)
+    sure = _fraction("--confidence", confidence, chosen.confidence)
+    bundle = active_bundle(settings, recipe)
+    engine = open_engine(bundle, settings.engine)
+    engine.warm_up()
+    if images is not None:
+        from training.data import list_images, read_image
+
+        files = list_images(images)
+        source, total = str(images), len(files)
+        pictures = ((str(file), read_image(file)) for file in files)
+    else:
+        from inspector.capture import capture
+
+        one = _camera(settings, camera, recipe)
+        source, total = f"camera {one.name}", frames
+        taken = capture(one, frames, settings.station.startup_timeout_s)
+        pictures = ((frame.source, frame.image) for frame in taken)
+    threshold = calibrate(engine, pictures, rate=target, confidence=sure, source=source, total=total)
+    yield from _explain(threshold)
+    if dry_run:
+        yield "nothing was changed (--dry-run)"
+        return
+    child = bundles.with_threshold(bundle, threshold)
+    bundles.activate(settings.models / recipe, child.id)
+    yield f"bundle {child.id[:12]} is active; a running daemon takes it at its next start"
+
+
+def _explain(threshold: Threshold) -> Iterator[str]:
+    rate, sure = f"{threshold.target_rate:.3g}", f"{threshold.confidence:.0%}"
+    yield f"threshold {threshold.value:.6g}: score {threshold.rank} of {threshold.n} normal parts in order"
+    if threshold.proven:
+        yield f"at most {rate} of normal parts will be rejected, with {sure} confidence"
+        return
+    from training.calibrate import parts_needed
+
+    needed = parts_needed(threshold.target_rate, threshold.confidence)
+    yield (
+        f"too few parts to prove {rate} at {sure}: {needed - threshold.n} more are needed ({needed} in all); "
+        f"the highest score is taken, and the {threshold.n} parts prove {threshold.proven_rate:.3g}"
+    )
+
+
+def _fraction(option: str, given: float | None, default: float) -> float:
+    if given is not None and not 0 < given < 1:
+        raise SettingsError(f"{option} {given}: expected a number between 0 and 1, such as 0.005")
+    return default if given is None else given
+
+
+def _camera(settings: Settings, name: str | None, recipe: str) -> CameraSettings:
+    for camera in settings.camera:
+        if camera.name == name:
+            if camera.recipe != recipe:
+                raise SettingsError(f"--camera {name}: it runs recipe '{camera.recipe}', not '{recipe}'")
+            return camera
+    known = ", ".join(camera.name for camera in settings.camera)
+    raise SettingsError(f"--camera {name}: no such camera; expected one of {known}")
+
+
+def run_station(settings: Settings) -> None:
+    """The daemon until it is stopped."""
+    from inspector import judges, logs
+    from inspector.audit.log import AuditLog
+    from inspector.daemon import Daemon
+
+    logs.configure(settings.logging)
+    with AuditLog.open(settings.database, settings.log.synchronous) as log:
+        Daemon(settings, log, judges.load(settings, log)).run()
+
+
+def simulate_plc(
+    settings: Settings, host: str | None, port: int | None, line: bool, period: float, parts: int | None
+) -> None:
+    """Serve the registers of every camera until interrupted, or until `parts` parts are answered."""
+    from rich.console import Console
+
+    from inspector.daemon import register_order
+    from inspector.plc.simulator import CameraMap, Simulator
+    from inspector.plc.simulator_line import Line
+    from inspector.plc.simulator_view import show
+
+    cameras = [CameraMap(one.name, one.inspector_base, one.plc_base) for one in settings.camera]
+    stop = Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    simulator = Simulator(
+        host or settings.plc.host,
+        settings.plc.port if port is None else port,
+        cameras=cameras,
+        order=register_order(settings.plc),
+    )
+    with simulator, ExitStack() as stack:
+        lines = [
+            stack.enter_context(
+                Line(
+                    simulator,
+                    camera.name,
+                    period_s=period if line and camera.trigger == "plc" else None,
+                    timeout_s=2 * camera.deadline_ms / 1000,
+                    recipe=settings.recipe[camera.recipe].number,
+                    parts=parts,
+                )
+            )
+            for camera in settings.camera
+            if line
+        ]
+        if lines and parts is not None:
+            Thread(target=_stop_when_done, args=(lines, parts, stop), daemon=True).start()
+        try:
+            show(simulator, lines, Console(), stop)
+        except KeyboardInterrupt:
+            stop.set()
+
+
+def _stop_when_done(lines: list[Line], parts: int, stop: Event) -> None:
+    while not all(line.counts.answered + line.counts.unanswered >= parts for line in lines):
+        if stop.wait(0.1):
+            return
+    stop.set()

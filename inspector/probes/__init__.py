@@ -1,0 +1,1 @@
+"""What `inspector doctor` looks at: each probe yields findings and may raise."""

@@ -141,7 +141,7 @@ def _quick_check(connection: Connection, path: Path) -> None:
     found = _pragma(connection, "quick_check(1)")
     if found != "ok":
         raise LogError(
-            f"inspection log {path} is damaged ({found}); move it away and keep it "
+            f"inspection log {path} is damaged ({found.splitlines()[-1]}); move it away and keep it "
             f"(`sqlite3 {path} .recover` reads what is left), a new log is begun in its place"
         )
 
@@ -169,8 +169,11 @@ def _revision(connection: Connection, path: Path) -> str | None:
 
 def _migrate(connection: Connection, path: Path) -> None:
     """Bring the schema to REVISION inside the caller's transaction."""
-    if _revision(connection, path) == REVISION:
-        return
+    if _revision(connection, path) != REVISION:
+        _upgrade(connection)
+
+
+def _upgrade(connection: Connection) -> None:
     from alembic import command  # here, because it costs a quarter second that a usual start can do without
     from alembic.config import Config
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import JSON, CheckConstraint, Dialect, ForeignKey, Index, MetaData, String, text
+from sqlalchemy import JSON, CheckConstraint, Dialect, Float, ForeignKey, Index, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -36,6 +36,7 @@ class UtcTime(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """Names every constraint, so that later migrations can address it."""
 
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Float()}  # Double since SQLAlchemy 2.1
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_name)s",

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from inspector.audit import AuditLog, database
+from inspector.audit.schema import REVISION, Base
+from inspector.errors import LogError
+from tests.inspector.audit.conftest import passed, register
+
+
+def schema(path: Path) -> list[tuple[str, str]]:
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    connection.close()
+    return rows
+
+
+def test_migrations_and_models_agree(path: Path) -> None:
+    AuditLog.open(path).close()
+    with create_engine(f"sqlite:///{path}").connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_constraints_that_alembic_does_not_compare_agree(path: Path, tmp_path: Path) -> None:
+    AuditLog.open(path).close()
+    engine = create_engine(f"sqlite:///{tmp_path / 'models.db'}")
+    Base.metadata.create_all(engine)
+    engine.dispose()
+
+    def parts(path: Path) -> dict[str, list[str]]:
+        lines = {name: [line.strip(" ,\t") for line in sql.split("\n")] for name, sql in schema(path) if sql}
+        return {
+            name: sorted(x for x in found if x not in "()")
+            for name, found in lines.items()
+            if name != "alembic_version"
+        }
+
+    assert parts(path) == parts(tmp_path / "models.db")
+    assert any("AUTOINCREMENT" in line for line in parts(path)["inspections"])
+
+
+def test_migrating_twice_changes_nothing(path: Path) -> None:
+    with AuditLog.open(path) as log:
+        register(log)
+        log.commit(passed())
+    before = schema(path)
+    with database.open_for_writing(path, "FULL", 1.0) as connection, connection.begin():
+        database._upgrade(connection)
+    with AuditLog.open(path) as log:
+        assert len(log.inspections()) == 1
+    assert schema(path) == before
+
+
+def test_the_newest_revision_is_the_one_the_code_expects() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(database._MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
+
+
+def test_an_older_log_is_not_read_half(path: Path) -> None:
+    AuditLog.open(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '0000'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(LogError, match=r"schema 0000, this version reads .*`inspector run`"):
+        AuditLog.open(path, readonly=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,25 @@ def choose(found: Harvester, complaints: list[str], settings: Genicam) -> Any:
     return next(iter(matching.values()))
 
 
+def claim(found: Harvester, info: Any) -> Any:
+    """Open a device for this process alone; a harvesters ImageAcquirer.
+
+    Raises CameraError when another one has it.
+    """
+    config = ParameterSet({ParameterKey.ENABLE_AUTO_CHUNK_DATA_UPDATE: False})
+    sigint = signal.getsignal(signal.SIGINT)
+    try:
+        return found.create(info, config=config)
+    except (gentl.ResourceInUseException, gentl.AccessDeniedException, gentl.BusyException):
+        raise CameraError(
+            f"camera {describe(info)}: in use by another program; close it there, "
+            "or wait until the camera has noticed that its last user is gone"
+        ) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, sigint)  # harvesters takes it for itself
+
+
 def describe(info: Any) -> Device:
     """A harvesters DeviceInfo as a Device."""
     names = {
@@ -182,17 +203,15 @@ def _with_formats(found: Harvester, info: Any) -> Device:
     if device.access != "free":
         return device
     try:
-        acquirer = found.create(info)
+        acquirer = claim(found, info)
+    except CameraError:
+        return replace(device, access="busy")
     except gentl.GenericException as error:
-        return Device(
-            device.vendor, device.model, device.serial, device.user_id, f"cannot be opened: {error}"
-        )
+        return replace(device, access=f"cannot be opened: {error}")
     try:
         node_map = acquirer.remote_device.node_map
         formats = node_map.PixelFormat.symbolics if available(node_map, "PixelFormat") else ()
-        return Device(
-            device.vendor, device.model, device.serial, device.user_id, device.access, tuple(formats)
-        )
+        return replace(device, pixel_formats=tuple(formats))
     finally:
         acquirer.destroy()
 

@@ -7,8 +7,6 @@ timeout from an incomplete frame, leaves line padding in and has no image for pa
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,11 +15,10 @@ from typing import Any
 
 import numpy as np
 from genicam import genapi, gentl
-from harvesters.core import ParameterKey, ParameterSet
 from harvesters.util.pfnc import dict_by_ints
 
 from inspector.camera import CameraInfo, Frame, Image, Lost, pixels
-from inspector.camera.discovery import choose, describe, harvester, producers
+from inspector.camera.discovery import choose, claim, describe, harvester, producers
 from inspector.camera.features import configure
 from inspector.camera.ring import check_room
 from inspector.errors import CameraError, CameraSetupError, PixelFormatError
@@ -68,7 +65,7 @@ class GenicamCamera:
                 info = choose(found, complaints, self._genicam)
                 device = describe(info)
                 self._serial = device.serial
-                self._acquirer = self._claim(found, info)
+                self._acquirer = claim(found, info)
                 self._trigger = configure(self._node_map, self._genicam.features, self._settings.trigger)
                 name = _pixel_format(self._node_map.PixelFormat.get_int_value(), self._node_map)
                 width, height = self._node_map.Width.value, self._node_map.Height.value
@@ -115,17 +112,6 @@ class GenicamCamera:
     @property
     def _node_map(self) -> Any:
         return self._acquirer.remote_device.node_map
-
-    def _claim(self, found: Any, info: Any) -> Any:
-        config = ParameterSet({ParameterKey.ENABLE_AUTO_CHUNK_DATA_UPDATE: False})
-        try:
-            with _own_sigint():
-                return found.create(info, config=config)
-        except (gentl.ResourceInUseException, gentl.AccessDeniedException, gentl.BusyException):
-            raise CameraError(
-                f"camera {describe(info)}: in use by another program; close it there "
-                "(`inspector doctor` lists who is free)"
-            ) from None
 
     def _start(self) -> None:
         self._acquirer.start()
@@ -265,14 +251,3 @@ def _translated(doing: str) -> Iterator[None]:
         yield
     except (gentl.GenericException, genapi.GenericException) as error:
         raise CameraError(f"{doing}: {error}") from None
-
-
-@contextmanager
-def _own_sigint() -> Iterator[None]:
-    """Harvesters takes SIGINT for itself; put back what was there."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)

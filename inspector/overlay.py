@@ -44,7 +44,7 @@ _STOPS: tuple[tuple[float, Colour], ...] = (
 )
 _OUTLINE_FONTS = int(cv2.__version__.split(".")[0]) >= 5  # before, letters are strokes that need thickness
 _REGULAR, _BOLD = cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX
-_PANEL_MAX, _ENLARGE_MAX = 1200, 2.0  # pixels; small frames grow, but never beyond what they show
+_PANEL_MAX, _PANEL_MIN, _ENLARGE = 1200, 240, 2.0  # pixels of the longer side; how far small frames grow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,7 +295,8 @@ def _rgb8(frame: Image) -> Rgb:
 
 
 def _fit(width: int, height: int) -> tuple[int, int]:
-    zoom = min(_PANEL_MAX / max(width, height), _ENLARGE_MAX)
+    side = max(width, height)
+    zoom = min(_PANEL_MAX / side, max(_ENLARGE, _PANEL_MIN / side))
     return max(1, round(width * zoom)), max(1, round(height * zoom))
 
 

@@ -96,9 +96,9 @@ def _connect_reader(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
     except sqlite3.OperationalError as error:
         connection.close()
-        journal = path.with_name(path.name + "-wal")
-        unwritable = not os.access(path.parent, os.W_OK)
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN and unwritable and not journal.exists():
+        no_journal = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        closed_cleanly = not path.with_name(path.name + "-wal").exists()
+        if no_journal and closed_cleanly and not os.access(path.parent, os.W_OK):
             return _connect(path, "immutable=1", busy_timeout_s)
         raise
     return connection

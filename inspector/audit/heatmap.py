@@ -21,8 +21,9 @@ def pack(score_map: NDArray[np.float32], scale: float, region: Region | None = N
     """
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"heatmap scale must be a positive number, found {scale}")
-    pooled = _max_pool(np.nan_to_num(score_map, nan=np.inf), -(-max(score_map.shape) // SIDE))
-    levels = np.clip(np.rint(pooled * (255 / scale)), 0, 255).astype(np.uint8)
+    bounded = np.clip(np.nan_to_num(score_map, nan=scale), 0, scale)
+    pooled = _max_pool(bounded, -(-max(score_map.shape) // SIDE))
+    levels = np.rint(pooled * (255 / scale)).astype(np.uint8)
     ok, png = cv2.imencode(".png", levels)
     if not ok:
         raise LogError(f"OpenCV could not write a PNG of {levels.shape} {levels.dtype}")
@@ -39,10 +40,10 @@ def unpack(heatmap: Heatmap) -> NDArray[np.float32]:
 
 
 def _max_pool(values: NDArray[np.float32], block: int) -> NDArray[np.float32]:
-    """(H, W) → (⌈H/block⌉, ⌈W/block⌉)."""
+    """(H, W), no value below 0 → (⌈H/block⌉, ⌈W/block⌉)."""
     height, width = values.shape
     padding = ((0, -height % block), (0, -width % block))
-    padded = np.pad(values, padding, constant_values=-np.inf)
+    padded = np.pad(values, padding, constant_values=0)
     rows, columns = padded.shape[0] // block, padded.shape[1] // block
     pooled: NDArray[np.float32] = (
         padded.reshape(rows, block, -1).max(axis=1).reshape(rows, columns, block).max(axis=2)

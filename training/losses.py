@@ -1,0 +1,82 @@
+"""What training minimises (paper, section 3.5), for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inspector.errors import TrainingError
+from inspector.model.memory import EPSILON
+from inspector.model.network import Network
+from inspector.model.scoring import l2_map, ssim_map
+from training.data import Pictures
+from training.options import TrainOptions
+
+
+def l2_loss(x: Tensor, y: Tensor) -> Tensor:
+    """Squared error summed over channels, averaged over pixels (eq. 11): (B, C, H, W) twice -> scalar."""
+    return l2_map(x, y).mean()
+
+
+def ssim_loss(x: Tensor, y: Tensor) -> Tensor:
+    """1 - SSIM averaged over all windows (eq. 12): (B, C, H, W) in [-1, 1] twice -> scalar."""
+    return (1 - ssim_map(x, y)).mean()
+
+
+def entropy(weights: Tensor) -> Tensor:
+    """Mean entropy of addressing in nats: (..., N) -> scalar.
+
+    Eq. 14 is printed without its minus; only with it does minimising sharpen the addressing, as intended.
+    """
+    return -(weights * (weights + EPSILON).log()).sum(dim=-1).mean()
+
+
+class Objective:
+    """The paper's loss. Other methods override what they do otherwise; OBJECTIVES names them."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+
+    def prepare(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
+        """Called once before training with the parts that will be trained on; a resumed run repeats it."""
+
+    def optimizer(self, network: Network) -> torch.optim.Optimizer:
+        """Adam at a constant rate (section 4.2)."""
+        learned = [p for p in network.parameters() if p.requires_grad]
+        return torch.optim.Adam(learned, lr=self.options.learning_rate)
+
+    def losses(
+        self, network: Network, pictures: Pictures, indices: Sequence[int], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """Losses of one batch; "loss" is the one to minimise, the others are for the curve.
+
+        rng: the only source of chance, seeded for each step, so that a resumed run repeats to the bit.
+        """
+        o = self.options
+        x = pictures.batch(indices, next(network.parameters()).device)
+        reconstruction = network.reconstruct(x)
+        with torch.autocast(x.device.type, enabled=False):
+            y = reconstruction.output.float()
+            l2, ssim = l2_loss(x, y), ssim_loss(x, y)
+            loss = o.reconstruction_weight * (l2 + o.ssim_weight * ssim)  # eq. 13
+            parts = {"l2": l2, "ssim": ssim}
+            if reconstruction.addressing is not None:
+                parts["entropy"] = entropy(reconstruction.addressing.weights)
+                loss = loss + o.entropy_weight * parts["entropy"]  # eq. 15
+        return {"loss": loss, **parts}
+
+
+OBJECTIVES: dict[str, Callable[[TrainOptions], Objective]] = {"paper": Objective}
+
+
+def objective(options: TrainOptions) -> Objective:
+    """The objective of the method that the options ask for. Raises TrainingError."""
+    method = options.architecture.method
+    if method not in OBJECTIVES:
+        raise TrainingError(
+            f"method {method!r} cannot be trained: expected one of {', '.join(sorted(OBJECTIVES))}"
+        )
+    return OBJECTIVES[method](options)

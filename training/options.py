@@ -1,0 +1,78 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import isfinite
+
+from inspector.errors import TrainingError
+from inspector.model.records import Architecture, Preprocessing, Scoring, preset
+
+EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
+LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The paper's settings unless said otherwise (section 4.2). Raises TrainingError for impossible ones.
+
+    device, threads: as for the Engine; they are no part of what a checkpoint belongs to.
+    """
+
+    architecture: Architecture = field(default_factory=Architecture)
+    roi: tuple[int, int, int, int] | None = None
+    epochs: int = 200
+    batch: int = 8
+    learning_rate: float = 2e-4
+    reconstruction_weight: float = 1.0  # λ_recon, eq. 15
+    entropy_weight: float = 0.001  # λ_ent, eq. 15
+    ssim_weight: float = 1.0  # λ, eq. 13
+    held_out: float = 0.1  # share of the parts that are not trained on, for reporting
+    seed: int = 0
+    scoring: Scoring | None = None  # None: smoothed in proportion to the input size
+    precision: str = "float32"
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if not (isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise TrainingError(f"learning_rate is {self.learning_rate}: expected a positive number")
+        if not 0 <= self.held_out < 1:
+            raise TrainingError(f"held_out is {self.held_out}: expected a share from 0 to less than 1")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        method: str,
+        preset: str,
+        roi: tuple[int, int, int, int] | None = None,
+        epochs: int | None = None,
+        seed: int = 0,
+        threads: int = 0,
+        device: str = "auto",
+    ) -> TrainOptions:
+        """The options that go with a method and a preset. Raises ModelError for names not known."""
+        return cls(
+            architecture=replace(_preset(preset), method=method),
+            roi=roi,
+            epochs=epochs or EPOCHS[preset],
+            learning_rate=LEARNING_RATE[preset],
+            seed=seed,
+            threads=threads,
+            device=device,
+        )
+
+    def preprocessing(self) -> Preprocessing:
+        """Intensities in [-1, 1], the range of the decoder's tanh."""
+        return Preprocessing(size=self.architecture.size, roi=self.roi)
+
+    def chosen_scoring(self) -> Scoring:
+        """The scoring asked for, or the usual one at this input size: σ 4 px at 384."""
+        return self.scoring or Scoring(sigma=self.architecture.size / 96)
+
+
+_preset = preset  # the argument of the same name hides it

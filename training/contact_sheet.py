@@ -19,24 +19,23 @@ from inspector.model.preprocess import Image
 
 RGB = NDArray[np.uint8]
 
-PICTURE = 192  # pixels a side of one picture; a tile is two of them, part and heatmap
+PICTURE = 176  # pixels a side of one picture; a tile is two of them, part and heatmap
 CAPTION = 36
 GAP = 8
-ACROSS = 4  # tiles in a row
+ACROSS = 5  # tiles in a row
 INK, PAPER = (30, 30, 30), 255
 OUTLINE = (0, 255, 80)
 RIGHT, WRONG = (20, 120, 40), (190, 20, 20)
 
-# map / threshold, red, green, blue, opacity
+# map / threshold, red, green, blue, opacity; the colours are those of the station's own heatmaps
 SCALE = np.array(
     [
-        (0.0, 0, 0, 140, 0.0),
-        (0.5, 0, 70, 220, 0.1),
-        (0.999, 0, 180, 220, 0.4),
-        (1.0, 255, 225, 0, 0.6),
-        (1.5, 255, 120, 0, 0.7),
-        (2.0, 225, 0, 0, 0.75),
-        (3.0, 130, 0, 70, 0.8),
+        (0.0, 38, 50, 110, 0.0),
+        (0.5, 30, 110, 170, 0.12),
+        (0.9999, 90, 190, 150, 0.4),
+        (1.0, 255, 220, 40, 0.6),
+        (1.5, 240, 110, 20, 0.7),
+        (2.0, 180, 0, 30, 0.75),
     ]
 )
 
@@ -120,14 +119,14 @@ def _heading(text: str, width: int, size: float) -> RGB:
 
 
 def _legend(width: int) -> RGB:
-    """The colour scale from 0 to three times the threshold, over mid-grey."""
+    """The colour scale from 0 to twice the threshold, over mid-grey."""
     strip = np.full((34, width, 3), PAPER, np.uint8)
-    length = 3 * PICTURE
-    ramp = np.tile(np.linspace(0, 3, length, dtype=np.float32), (14, 1))
+    length = 2 * PICTURE
+    ramp = np.tile(np.linspace(0, 2, length, dtype=np.float32), (14, 1))
     strip[:14, GAP : GAP + length] = overlay(np.full((14, length, 3), 128, np.uint8), ramp, 1.0)
-    for k, label in enumerate(("0", "threshold", "2x", "3x")):
-        _text(strip, label, (GAP + k * length // 3, 28), 0.35)
-    _text(strip, "outline: mask of the defect", (2 * GAP + length + 40, 12), 0.4, (0, 140, 40))
+    for k, label in enumerate(("0", "threshold", "twice the threshold")):
+        _text(strip, label, (GAP + k * length // 2, 28), 0.35)
+    _text(strip, "outline: mask of the defect", (length + 160, 12), 0.4, (0, 140, 40))
     return strip
 
 

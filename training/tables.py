@@ -45,9 +45,9 @@ HEADINGS = (
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
-    """The records of all finished runs under folder, in a fixed order."""
+    """The records of all finished runs under folder, plain before its variants."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
-    return sorted(records, key=lambda r: (*_group(r), r["seed"]))
+    return sorted(records, key=_place)
 
 
 def write_tables(out: Path) -> None:
@@ -200,6 +200,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _images(record: Record) -> tuple[str, ...]:
     return tuple(row["image"] for row in record[PER_IMAGE])
+
+
+def _place(record: Record) -> tuple[str, str, str, bool, str, int]:
+    *where, variant = _group(record)
+    return where[0], where[1], where[2], variant != PLAIN, variant, record["seed"]
 
 
 def _group(record: Record) -> tuple[str, str, str, str]:

@@ -25,7 +25,7 @@ def test_a_part_without_error_looks_like_itself():
 
 def test_the_threshold_has_a_colour_of_its_own():
     red, _, blue = colour(0.99)
-    assert blue > red + 30
+    assert blue > red + 20
     red, _, blue = colour(1.0)
     assert red > blue + 90
 

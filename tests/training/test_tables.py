@@ -121,10 +121,10 @@ def test_tables_are_made_from_the_runs_alone(tmp_path):
         write_json(tmp_path / "runs" / "data" / f"{variant}.json", record(variant=variant, aupro=math.nan))
     write_tables(tmp_path)
     listed = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [r["variant"] for r in listed] == ["base", "plain"]
+    assert [r["variant"] for r in listed] == ["plain", "base"]
     assert all("scores" not in r and r["aupro"] is None for r in listed)
     assert len(json.loads((tmp_path / "comparisons.json").read_text())) == 1
     text = (tmp_path / "benchmark.md").read_text()
     assert "paper, base" in text
     assert "Variants" in text
-    assert [r["variant"] for r in read_runs(tmp_path / "runs")] == ["base", "plain"]
+    assert [r["variant"] for r in read_runs(tmp_path / "runs")] == ["plain", "base"]

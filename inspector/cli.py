@@ -35,7 +35,7 @@ RecipeName = Annotated[
 def main() -> None:
     """Entry point: a user's mistake ends in one line on standard error, never in a traceback."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))
     except InspectorError as error:
         typer.echo(f"inspector: {error}", err=True)
         sys.exit(error.exit_code)
@@ -111,7 +111,7 @@ def doctor(config: Config = None) -> None:
 
 @app.command()
 def train(
-    images: Annotated[Path, typer.Option(help="Folder of pictures of normal parts; sub-folders too.")],
+    images: Annotated[Path, typer.Option(help="Folder of pictures of normal parts.")],
     config: Config = None,
     recipe: RecipeName = None,
     method: Annotated[str | None, typer.Option(help="Instead of the recipe's method.")] = None,

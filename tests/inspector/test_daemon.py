@@ -1,0 +1,187 @@
+"""The daemon as the PLC and the log see it: a real process, an independent Modbus server."""
+
+import os
+import signal
+import time
+
+import psutil
+
+from inspector.plc.registers import Status
+from tests.station import REJECTING, camera, until, write_bundle
+
+PASS, REJECT, FAULT = 1, 2, 3
+READY = Status.READY
+
+
+def ready(plc, base=100):
+    return lambda: plc.status(base) & READY
+
+
+def start(station, plc, **keys):
+    station.write(camera(**keys))
+    station.start()
+    until(ready(plc), "READY")
+
+
+def test_every_trigger_gets_its_verdict_in_one_write_with_the_row_committed_before(station, plc):
+    start(station, plc)
+    for sequence in range(1, 21):
+        plc.trigger(sequence, part=70000 + sequence)
+        until(lambda s=sequence: (s, PASS) in plc.verdicts(), f"verdict {sequence}", 10)
+    beats = [w.values[0] for w in plc.writes() if w.address == 100]
+    assert station.stop() == 0
+    assert plc.verdicts() == [(s, PASS) for s in range(1, 21)]
+    assert {w.address for w in plc.writes()} == {100}
+    assert {len(w.values) for w in plc.writes()} == {2, 13}, "only heartbeats and whole blocks"
+    assert len(set(beats)) > 3, "the heartbeat counts"
+    blocks = [w.values for w in plc.writes() if len(w.values) == 13]
+    assert [(b[4] << 16) + b[5] for b in blocks] == [70000 + s for s in range(1, 21)]
+    assert {b[10] for b in blocks} == {7}
+    with station.log() as log:
+        rows = log.inspections(limit=None)
+        assert [r.sequence for r in reversed(rows)] == list(range(1, 21))
+        assert all(r.part_id == 70000 + r.sequence and r.score <= r.threshold for r in rows)
+        for row in rows:
+            record = log.get(row.id)
+            assert record.frame is not None
+            assert record.heatmap is not None
+
+
+def test_a_score_above_the_threshold_rejects(station, plc):
+    write_bundle(station.data / "models" / "part", REJECTING)
+    start(station, plc)
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict", 10)
+    assert plc.verdicts() == [(1, REJECT)]
+
+
+def test_an_uncalibrated_model_passes_nothing_and_says_so(station, plc):
+    write_bundle(station.data / "models" / "part", threshold=None)
+    station.write(camera())
+    station.start()
+    until(lambda: plc.status() & Status.UNCALIBRATED, "UNCALIBRATED")
+    until(lambda: plc.status() & Status.CAMERA_OK, "the camera")
+    assert not plc.status() & READY
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict", 10)
+    assert plc.verdicts() == [(1, FAULT)]
+    with station.log() as log:
+        assert log.inspections()[0].reason == "uncalibrated"
+
+
+def test_a_model_calibrated_for_another_precision_passes_nothing(station, plc):
+    write_bundle(station.data / "models" / "part", precision="float16")
+    station.write(camera())
+    station.start()
+    until(lambda: plc.status() & Status.CAMERA_OK, "the camera")
+    assert plc.status() & Status.UNCALIBRATED
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict", 10)
+    assert plc.verdicts() == [(1, FAULT)]
+
+
+def test_a_folder_played_once_gives_a_row_a_verdict_and_a_frame_for_each_image_and_ends(station, plc):
+    station.write(camera(trigger="camera", folder={"repeat": False, "fps": 10.0}))
+    station.start()
+    assert station.daemon.wait(timeout=60) == 0, station.said()
+    assert plc.verdicts() == [(s, PASS) for s in range(1, 9)]
+    with station.log() as log:
+        rows = log.inspections(limit=None)
+        assert sorted(r.source for r in rows) == [f"{i:03}.png" for i in range(8)]
+        assert all(log.get(r.id).heatmap and log.get(r.id).frame for r in rows)
+
+
+def test_numbering_goes_on_after_a_restart(station, plc):
+    station.write(camera(trigger="camera", folder={"repeat": False, "fps": 20.0}))
+    for _ in range(2):
+        station.start()
+        assert station.daemon.wait(timeout=60) == 0, station.said()
+    assert [s for s, _ in plc.verdicts()] == list(range(1, 17))
+
+
+def test_a_part_in_flight_during_a_restart_is_fault(station, plc):
+    start(station, plc)
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict", 10)
+    station.kill()
+    plc.trigger(2, part=9)
+    station.start()
+    until(lambda: len(plc.verdicts()) == 2, "the answer to what was in flight")
+    assert plc.verdicts() == [(1, PASS), (2, FAULT)]
+    with station.log() as log:
+        assert log.inspections()[0].reason == "restarted"
+
+
+def test_a_killed_camera_process_is_respawned_and_nothing_passes_in_between(station, plc):
+    start(station, plc, trigger="camera", silence_s=2.0)
+    until(lambda: len(plc.verdicts()) > 5, "verdicts", 20)
+    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    os.kill(child.pid, signal.SIGKILL)
+    until(lambda: any(v == FAULT for _, v in plc.verdicts()), "FAULT", 10)
+    until(lambda: plc.verdicts()[-1][1] == PASS, "passes again", 30)
+    until(ready(plc), "READY again", 10)
+    assert station.stop() == 0
+    sequences = [s for s, _ in plc.verdicts()]
+    assert sequences == list(range(1, len(sequences) + 1)), "every sequence once, none left out"
+    with station.log() as log:
+        down, opened = (
+            next(e for e in log.events(limit=None) if e.kind == kind)
+            for kind in ("camera_down", "camera_opened")
+        )
+        assert down.time < opened.time
+        between = [r for r in log.inspections(limit=None) if down.time <= r.time < opened.time]
+        assert between
+        assert {r.verdict for r in between} == {FAULT}
+
+
+def test_a_trigger_without_a_camera_is_answered_fault_at_once(station, plc):
+    start(station, plc, silence_s=2.0)
+    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    child.suspend()
+    until(lambda: not plc.status() & Status.CAMERA_OK, "CAMERA_OK falls", 20)
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict", 10)
+    assert plc.verdicts()[0] == (1, FAULT)
+
+
+def test_a_trigger_while_busy_is_counted_and_answered_fault(station, plc):
+    start(station, plc, deadline_ms=5000, folder={"fps": 20.0})
+    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    child.suspend()  # the part stays in work
+    plc.trigger(1)
+    until(lambda: plc.status() & Status.BUSY, "BUSY", 5)
+    plc.trigger(2)
+    until(lambda: (2, FAULT) in plc.verdicts(), "FAULT for the overrun", 5)
+    child.resume()
+    until(lambda: (1, PASS) in plc.verdicts(), "the first part's verdict", 10)
+    assert [s for s, _ in plc.verdicts()] == [2, 1]
+    assert plc.registers(100, 13)[12] == 1
+
+
+def test_a_frame_that_never_comes_is_fault_at_the_deadline(station, plc):
+    start(station, plc, deadline_ms=300, silence_s=20.0)
+    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    child.suspend()
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict", 5)
+    assert plc.verdicts() == [(1, FAULT)]
+    with station.log() as log:
+        assert log.inspections()[0].reason == "no_frame"
+    child.resume()
+    time.sleep(0.5)
+    assert plc.verdicts() == [(1, FAULT)], "the late frame changes nothing"
+
+
+def test_kill_9_at_any_moment_leaves_no_verdict_on_the_wire_without_its_row(station, plc):
+    rounds = int(os.environ.get("INSPECTOR_TEST_KILLS", "4"))
+    station.write(camera(trigger="camera", folder={"fps": 100.0}, deadline_ms=5000))
+    for number in range(rounds):
+        seen = len(plc.verdicts())
+        station.start()
+        until(lambda seen=seen: len(plc.verdicts()) > seen + 3, "verdicts")
+        time.sleep((number * 0.137) % 0.5)
+        station.kill()
+    with station.log() as log:
+        rows = {(r.sequence, r.verdict) for r in log.inspections(limit=None)}
+    assert len(plc.verdicts()) > 4 * rounds
+    assert [v for v in plc.verdicts() if v not in rows] == []

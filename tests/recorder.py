@@ -1,0 +1,63 @@
+"""A Modbus TCP server that knows nothing of our contract code: plain pyModbusTCP and a list of writes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from pyModbusTCP.server import DataBank, ModbusServer
+
+
+@dataclass(frozen=True)
+class Write:
+    """One FC16 (or FC6) as it arrived."""
+
+    time: float  # monotonic
+    address: int
+    values: list[int]
+
+
+class _Bank(DataBank):
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[Write] = []
+        self.guard = threading.Lock()
+
+    def set_holding_registers(self, address, word_list, srv_info=None):
+        if srv_info is not None:
+            with self.guard:
+                self.writes.append(Write(time.monotonic(), address, list(word_list)))
+        return super().set_holding_registers(address, word_list, srv_info)
+
+
+class Recorder:
+    """The PLC of a test. Verdicts are whole-block writes with a verdict in them."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.bank = _Bank()
+        self._server = ModbusServer("127.0.0.1", port, no_block=True, data_bank=self.bank)
+        self._server.start()
+        self.port = self._server._service.server_address[1]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def writes(self, base: int = 100) -> list[Write]:
+        with self.bank.guard:
+            return [w for w in self.bank.writes if base <= w.address < base + 13]
+
+    def verdicts(self, base: int = 100) -> list[tuple[int, int]]:
+        """(sequence, verdict) of every whole block, in the order of arrival."""
+        return [(w.values[3], w.values[2]) for w in self.writes(base) if len(w.values) == 13]
+
+    def registers(self, base: int, count: int) -> list[int]:
+        return self.bank.get_holding_registers(base, count)
+
+    def status(self, base: int = 100) -> int:
+        return self.registers(base, 13)[1]
+
+    def trigger(self, sequence: int, part: int = 0, base: int = 200) -> None:
+        """As a PLC does: the part id first, then the sequence that makes it valid."""
+        self.bank.set_holding_registers(base + 2, [part >> 16, part & 0xFFFF])
+        self.bank.set_holding_registers(base + 1, [sequence])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,20 @@ class FolderCamera:
         """The next image when it is due or asked for; Lost("unreadable") in place of a broken file."""
         if self._next is None and not self._ended:
             self._next = self._load()
-        if self._next is None:
+        event = self._next
+        if event is None:
             return self._at_the_end(timeout_s)
         if self._on_demand:
             if not self._asked:
                 time.sleep(timeout_s)
                 return None
-            return self._hand_over(self._asked.popleft())
+            return self._hand_over(event, self._asked.popleft())
         wait = self._due - time.monotonic()
         time.sleep(max(0.0, min(wait, timeout_s)))
         if wait > timeout_s:
             return None
         self._due = max(self._due + self._period_s, time.monotonic())
-        return self._hand_over(None)
+        return self._hand_over(event, None)
 
     def fire(self, token: int) -> None:
         """Show the next image now."""
@@ -81,13 +83,11 @@ class FolderCamera:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _hand_over(self, token: int | None) -> Frame | Lost:
-        event, self._next = self._next, None
+    def _hand_over(self, event: Frame | Lost, token: int | None) -> Frame | Lost:
+        self._next = None
         if isinstance(event, Lost):
-            return Lost(event.reason, event.count, event.detail, token, event.frame_id)
-        if event is None:
-            raise AssertionError("nothing was loaded")
-        return Frame(event.image, event.frame_id, time.monotonic_ns(), event.source, token)
+            return replace(event, trigger=token)
+        return replace(event, captured_ns=time.monotonic_ns(), trigger=token)
 
     def _at_the_end(self, timeout_s: float) -> Exhausted | Lost | None:
         if not self._ended:

@@ -24,7 +24,7 @@ CAPTION = 36
 GAP = 8
 ACROSS = 5  # tiles in a row
 INK, PAPER = (30, 30, 30), 255
-OUTLINE = (0, 255, 80)
+OUTLINE, PEAK = (0, 255, 80), (255, 255, 255)
 RIGHT, WRONG = (20, 120, 40), (190, 20, 20)
 
 # map / threshold, red, green, blue, opacity; the colours are those of the station's own heatmaps
@@ -85,6 +85,9 @@ def _tile(tile: Tile, threshold: float) -> RGB:
         mask = cv2.resize(tile.mask.astype(np.float32), side, interpolation=cv2.INTER_AREA) > 0
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(heat, outline, -1, OUTLINE, 1)
+    row, column = np.unravel_index(np.argmax(tile.map), tile.map.shape)
+    peak = [int((k + 0.5) * PICTURE / n) for k, n in zip((column, row), tile.map.shape[::-1], strict=True)]
+    cv2.circle(heat, peak, 5, PEAK, 1, cv2.LINE_AA)
     rejected = tile.score > threshold
     verdict = {
         (True, True): "REJECT",
@@ -126,7 +129,7 @@ def _legend(width: int) -> RGB:
     strip[:14, GAP : GAP + length] = overlay(np.full((14, length, 3), 128, np.uint8), ramp, 1.0)
     for k, label in enumerate(("0", "threshold", "twice the threshold")):
         _text(strip, label, (GAP + k * length // 2, 28), 0.35)
-    _text(strip, "outline: mask of the defect", (length + 160, 12), 0.4, (0, 140, 40))
+    _text(strip, "green: mask of the defect; circle: highest value of the map", (length + 160, 12), 0.4)
     return strip
 
 

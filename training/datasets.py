@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspector.errors import DataError
+from training.data import list_images
 
 GOOD = ("good", "ok")
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 VISA_SPLIT = Path("split_csv") / "1cls.csv"
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 LAYOUTS = "expected <category>/train/good (MVTec AD), <category>/train/ok (BTAD) or split_csv/1cls.csv (VisA)"
@@ -89,10 +89,10 @@ def _chosen(names: Sequence[str], available: Iterable[str], root: Path) -> list[
 
 
 def _mvtec(root: Path, name: str, dataset: str) -> Category:
-    normals = _images(_good_folder(root / "train"))
+    normals = list_images(_good_folder(root / "train"))
     extra = root / "validation"
     if extra.is_dir():
-        normals += _images(_good_folder(extra))
+        normals += list_images(_good_folder(extra))
     test = root / "test"
     if not test.is_dir():
         raise DataError(
@@ -101,17 +101,17 @@ def _mvtec(root: Path, name: str, dataset: str) -> Category:
     samples: list[Sample] = []
     for folder in sorted(child for child in test.iterdir() if child.is_dir()):
         if folder.name in GOOD:
-            samples += [Sample(path, None) for path in _images(folder)]
+            samples += [Sample(path, None) for path in list_images(folder)]
         else:
             samples += _defective(folder, root / "ground_truth")
     return _complete(Category(dataset, name, tuple(normals), tuple(samples)), test)
 
 
 def _defective(folder: Path, ground_truth: Path) -> list[Sample]:
-    images = _images(folder)
+    images = list_images(folder)
     if not ground_truth.is_dir():  # a set without masks: image metrics only
         return [Sample(path, folder.name) for path in images]
-    masks = {path.stem.removesuffix("_mask"): path for path in _images(ground_truth / folder.name)}
+    masks = {path.stem.removesuffix("_mask"): path for path in list_images(ground_truth / folder.name)}
     lacking = [path for path in images if path.stem not in masks]
     if lacking:
         wanted = ground_truth / folder.name / f"{lacking[0].stem}_mask.png"
@@ -166,13 +166,6 @@ def _good_folder(folder: Path) -> Path:
         if (folder / name).is_dir():
             return folder / name
     raise DataError(f"{folder / GOOD[0]} is missing: expected a folder of normal parts (good or ok).")
-
-
-def _images(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGES)
-    if not found:
-        raise DataError(f"{folder} holds no images; expected {', '.join(sorted(IMAGES))}.")
-    return found
 
 
 def _complete(category: Category, where: Path) -> Category:

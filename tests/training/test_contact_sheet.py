@@ -57,12 +57,25 @@ def test_a_sheet_holds_part_heatmap_and_outline(tmp_path):
     assert outline.sum() > 100
 
 
+def test_the_peak_of_the_map_is_marked(tmp_path):
+    score_map = np.zeros((16, 16), np.float32)
+    score_map[4, 12] = 1.0
+    part = Tile(np.zeros((50, 70, 3), np.uint8), score_map, None, "good/0.png", 1.0, False)
+    path = tmp_path / "sheet.png"
+    contact_sheet.write(path, "t", 100.0, [("good", [part])])
+    black = np.argwhere((cv2.imread(str(path)) == 0).all(axis=-1))
+    top, left = black.min(axis=0)[0], GAP + PICTURE
+    heat = cv2.imread(str(path))[top : top + PICTURE, left : left + PICTURE].min(axis=-1)
+    y, x = np.argwhere(heat > 100).mean(axis=0)
+    assert (y / PICTURE, x / PICTURE) == pytest.approx((4.5 / 16, 12.5 / 16), abs=0.02)
+
+
 def test_mono_and_16_bit_parts_are_shown(tmp_path):
     image = np.full((30, 30), 40_000, np.uint16)
     part = Tile(image, np.zeros((8, 8), np.float32), None, "good/0.png", 0.0, False)
     path = tmp_path / "sheet.png"
     contact_sheet.write(path, "t", 1.0, [("good", [part])])
-    assert (cv2.imread(str(path)) == 40_000 >> 8).all(axis=-1).sum() >= 2 * PICTURE * PICTURE - 200
+    assert (cv2.imread(str(path)) == 40_000 >> 8).all(axis=-1).sum() >= 2 * PICTURE * PICTURE - 300
 
 
 def test_a_sheet_that_cannot_be_written_is_named(tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ def break_normals(root):
         (break_mask, r"test/crack/001\.JPG has no mask: expected .*ground_truth/crack/001_mask\.png"),
         (break_train, r"train/good is missing"),
         (break_test, r"bolt/test is missing"),
-        (break_good, r"test/good holds no images; expected \.bmp"),
+        (break_good, r"test/good holds no images: expected files named \.bmp"),
         (break_normals, r"train/good holds no images"),
     ],
 )

@@ -168,9 +168,8 @@ class LineLoop(threading.Thread):
             self._answers.give(channel, request, Decision.fault(Reason.OVERRUN))
 
     def _fire(self, channel: Channel, request: Request) -> None:
-        if channel.camera_ok:
-            channel.camera.fire(request.token)
-        elif channel.lane.claim(request):
+        fired = channel.camera_ok and channel.camera.fire(request.token)
+        if not fired and channel.lane.claim(request):
             self._answers.give(channel, request, Decision.fault(Reason.CAMERA_DOWN))
 
     def _deliver(self, channel: Channel) -> None:

@@ -41,7 +41,14 @@ class Objective:
         self.options = options
 
     def prepare(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
-        """Called once before training with the parts that will be trained on; a resumed run repeats it."""
+        """Called once before training with the parts that will be trained on; a resumed run repeats it.
+
+        Slots drawn at random all lie far from the features, which at first are nearly alike: the few that
+        happen to be closest win every token and the others never learn. Slots that start as features of
+        different places in different parts share the tokens from the first step.
+        """
+        if network.memory is not None and self.options.slots_from == "features":
+            network.memory.start_from(features(network, pictures, indices, self.options))
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """Adam at a constant rate (section 4.2)."""
@@ -67,6 +74,20 @@ class Objective:
                 parts["entropy"] = entropy(reconstruction.addressing.weights)
                 loss = loss + o.entropy_weight * parts["entropy"]  # eq. 15
         return {"loss": loss, **parts}
+
+
+@torch.no_grad()
+def features(
+    network: Network, pictures: Pictures, indices: Sequence[int], options: TrainOptions, parts: int = 64
+) -> Tensor:
+    """Features that go into the memory, of some of the parts in random order: (tokens, C)."""
+    rng = np.random.default_rng((options.seed, 5))
+    chosen = rng.permutation(np.asarray(indices))[:parts].tolist()
+    device = next(network.parameters()).device
+    network.eval()
+    maps = [network.encode(pictures.batch([i], device)) for i in chosen]
+    tokens = torch.cat(maps).flatten(2).transpose(1, 2).flatten(0, 1)  # (tokens, C)
+    return tokens[torch.from_numpy(rng.permutation(len(tokens))).to(device)]
 
 
 OBJECTIVES: dict[str, Callable[[TrainOptions], Objective]] = {"paper": Objective}

@@ -27,6 +27,7 @@ class TrainOptions:
     reconstruction_weight: float = 1.0  # λ_recon, eq. 15
     entropy_weight: float = 0.001  # λ_ent, eq. 15
     ssim_weight: float = 1.0  # λ, eq. 13
+    slots_from: str = "features"  # what the memory starts from: "features" of the parts, or "random"
     held_out: float = 0.1  # share of the parts that are not trained on, for reporting
     seed: int = 0
     scoring: Scoring | None = None  # None: smoothed in proportion to the input size
@@ -40,6 +41,8 @@ class TrainOptions:
                 raise TrainingError(f"{name} is {getattr(self, name)}: expected 1 or more")
         if not (isfinite(self.learning_rate) and self.learning_rate > 0):
             raise TrainingError(f"learning_rate is {self.learning_rate}: expected a positive number")
+        if self.slots_from not in ("features", "random"):
+            raise TrainingError(f'slots_from is {self.slots_from!r}: expected "features" or "random"')
         if not 0 <= self.held_out < 1:
             raise TrainingError(f"held_out is {self.held_out}: expected a share from 0 to less than 1")
 

@@ -35,6 +35,12 @@ class Memory(nn.Module):
             addressing = self.address(z.float())
             return addressing.weights @ self.slots, addressing  # ẑ = ŵM, eq. 9
 
+    @torch.no_grad()
+    def start_from(self, features: Tensor) -> None:
+        """Fill the slots with the first N of these features (tokens, C), repeating them if they are fewer."""
+        index = torch.arange(len(self.slots), device=features.device) % len(features)
+        self.slots.copy_(features[index])
+
     def address(self, z: Tensor) -> Addressing:
         """Addressing weights of the features z: (B, L, C)."""
         count = self.slots.shape[0]

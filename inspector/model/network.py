@@ -36,6 +36,15 @@ class Network(nn.Module, ABC):
         super().__init__()
         self.architecture = architecture
 
+    @property
+    def memory(self) -> Memory | None:
+        """The memory, where the architecture has one."""
+        return None
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C, h, w): the features that go into the memory."""
+
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Reconstruction:
         """Reproduce x from what normal parts taught."""
@@ -88,6 +97,11 @@ class Autoencoder(Network):
         )
         self.bottleneck = Bottleneck(a.dim, a)
         self.decoder = Decoder(a.dim, a.patch)
+
+    @property
+    def memory(self) -> Memory | None:
+        """The memory, None where it is switched off."""
+        return self.bottleneck.memory
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, S/patch, S/patch): the patch tokens, [CLS] dropped, as a map."""

@@ -59,7 +59,7 @@ class Architecture:
 PRESETS: dict[str, Architecture] = {
     "paper": Architecture(),
     "small": Architecture(size=256, patch=16, dim=256, depth=4, heads=8),
-    "tiny": Architecture(size=128, patch=8, dim=128, depth=2, heads=4, slots=200),
+    "tiny": Architecture(size=128, patch=16, dim=128, depth=2, heads=4, slots=200),
 }
 
 

@@ -186,7 +186,8 @@ class Answers:
         if answer.inspection is None or frame is None:
             return
         passed = answer.decision.verdict is Verdict.PASS
-        keep = self._settings.frames == "all" or (self._settings.frames == "not-passed" and not passed)
+        wanted = self._settings.frames == "all" or (self._settings.frames == "not-passed" and not passed)
+        keep = wanted and not self._health.low_disk
         self._evidence.submit(
             Exhibit(
                 inspection=answer.inspection,

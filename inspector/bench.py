@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -25,6 +26,7 @@ from inspector import __version__, logs
 from inspector.answer import Answer
 from inspector.audit.log import AuditLog
 from inspector.channel import Judge, Scored
+from inspector.commands import SWITCH_S
 from inspector.daemon import Daemon
 from inspector.errors import SettingsError
 from inspector.plc.simulator import CameraMap, Simulator
@@ -87,6 +89,7 @@ def measure(
 ) -> dict[str, Any]:
     """The figures of one run: milliseconds by stage, station overhead, and how it was measured."""
     logs.configure(Logging(level="error"))
+    sys.setswitchinterval(SWITCH_S)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     plc = context.Process(target=_serve, args=(theirs,), daemon=True)

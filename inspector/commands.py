@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from inspector.plc.simulator_line import Line
 
 
+SWITCH_S = 0.0005  # python's own 5 ms would let the evidence thread hold up a verdict for as long
+
+
 def train_recipe(
     settings: Settings,
     recipe: str,
@@ -27,10 +32,9 @@ def train_recipe(
     seed: int,
 ) -> Iterator[str]:
     """Train, store the bundle and make it the active one."""
+    from inspector.model import bundle as bundles
     from training.data import list_images
     from training.fit import TrainOptions, train
-
-    from inspector.model import bundle as bundles
 
     chosen = settings.recipe[recipe]
     options = TrainOptions.of(
@@ -60,10 +64,9 @@ def calibrate_recipe(
     dry_run: bool,
 ) -> Iterator[str]:
     """Compute the threshold; store it in a new bundle and make that the active one."""
-    from training.calibrate import calibrate
-
     from inspector.judges import active_bundle, open_engine
     from inspector.model import bundle as bundles
+    from training.calibrate import calibrate
 
     if (images is None) == (camera is None):
         raise SettingsError("give exactly one of --images and --camera: the normal parts come from there")
@@ -134,8 +137,11 @@ def run_station(settings: Settings) -> None:
     from inspector.daemon import Daemon
 
     logs.configure(settings.logging)
+    sys.setswitchinterval(SWITCH_S)
     with AuditLog.open(settings.database, settings.log.synchronous) as log:
-        Daemon(settings, log, judges.load(settings, log)).run()
+        daemon = Daemon(settings, log, judges.load(settings, log))
+        gc.freeze()  # what is loaded by now stays: no collection needs to walk through torch again
+        daemon.run()
 
 
 def simulate_plc(

@@ -104,6 +104,7 @@ class Daemon:
             self._line.start()
             with _signals(self.stop):
                 self._start_cameras()
+                self._tell_uncalibrated()
                 self._journal.note("started", "info", f"inspector runs with {len(self._channels)} cameras")
                 self._notifier.notify("READY=1\nSTATUS=inspecting")
                 while not self._finished():
@@ -143,6 +144,12 @@ class Daemon:
                 why = problems.get(missing.name, "the camera process has not opened it")
                 raise CameraError(f"camera '{missing.name}': {why}")
         self._health.running = True
+
+    def _tell_uncalibrated(self) -> None:
+        for channel in self._channels:
+            if channel.judge.uncalibrated is not None:
+                message = f"every part will be FAULT: {channel.judge.uncalibrated}"
+                self._journal.note("uncalibrated", "error", message, channel.name)
 
     # --- the cycle ---------------------------------------------------------------------------------
 

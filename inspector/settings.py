@@ -12,49 +12,38 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as NotJsonError
 
+from inspector import overrides
 from inspector.errors import SettingsError
+from inspector.explain import explain
+from inspector.fields import (
+    Device,
+    Feature,
+    FilePath,
+    Fraction,
+    Host,
+    Name,
+    Pixels,
+    Register,
+    Seconds,
+    Section,
+    Text,
+    some,
+)
 from inspector.plc.registers import INSPECTOR_REGISTERS, PLC_REGISTERS
 
-ENV_PREFIX = "INSPECTOR_"
-ENV_FILE_KEY = "INSPECTOR_CONFIG"
-
-
-def _slug(value: str) -> str:
-    if not value or not all(c.isalnum() or c in "-_" for c in value):
-        raise ValueError("must be made of letters, digits, '-' and '_' (it names folders and log lines)")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_slug)]
-Register = Annotated[int, Field(ge=0, le=65535)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A table of station.toml: a key that nobody knows is an error, not a typo to live with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+ENV_FILE_KEY = overrides.FILE_KEY
 
 
 class Station(Section):
     """The line PC and where it keeps things."""
 
     name: Name = "station"
-    data: Path = Path("data")
-    startup_timeout_s: PositiveFloat = 30.0
+    data: FilePath = Path("data")
+    startup_timeout_s: Seconds = 30.0
 
 
 class Log(Section):
@@ -63,7 +52,7 @@ class Log(Section):
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     frames: Literal["all", "not-passed", "none"] = "all"
     min_free_mib: NonNegativeInt = 512
-    backlog: PositiveInt = 64
+    backlog: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 
 class Coils(Section):
@@ -77,13 +66,13 @@ class Plc(Section):
     """The Modbus TCP server that is the PLC."""
 
     enabled: bool = True
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 502
     device_id: Annotated[int, Field(ge=0, le=255)] = 1
     timeout_ms: Annotated[int, Field(ge=10, le=5000)] = 200
     poll_ms: Annotated[int, Field(ge=1, le=1000)] = 5
-    heartbeat_ms: Annotated[int, Field(ge=20, le=1000)] = 200
-    heartbeat_timeout_s: PositiveFloat = 2.0
+    heartbeat_ms: Annotated[int, Field(ge=20, le=500)] = 200
+    heartbeat_timeout_s: Seconds = 2.0
     word_order: Literal["big", "little"] = "big"
     byte_order: Literal["big", "little"] = "big"
 
@@ -91,8 +80,8 @@ class Plc(Section):
 class Folder(Section):
     """Replays images instead of a camera."""
 
-    path: Path
-    fps: PositiveFloat = 2.0
+    path: FilePath
+    fps: Annotated[float, Field(gt=0, le=10_000)] = 2.0
     order: Literal["sorted", "shuffled"] = "sorted"
     repeat: bool = True
     seed: int = 0
@@ -101,17 +90,21 @@ class Folder(Section):
 class Genicam(Section):
     """A GenTL producer and the device to take from it."""
 
-    producer: Path | None = None
-    serial: str | None = None
-    user_id: str | None = None
-    model: str | None = None
+    producer: FilePath | None = None
+    serial: Text | None = None
+    user_id: Text | None = None
+    model: Text | None = None
     buffers: Annotated[int, Field(ge=2, le=64)] = 8
-    features: dict[str, bool | int | float | str] = {}
+    features: Annotated[dict[str, Feature], Field(default_factory=dict)]
 
     @model_validator(mode="after")
     def _one_device(self) -> Genicam:
-        if sum(key is not None for key in (self.serial, self.user_id, self.model)) != 1:
-            raise ValueError("choose the device by exactly one of serial, user_id or model")
+        found = [key for key in ("serial", "user_id", "model") if getattr(self, key) is not None]
+        if len(found) != 1:
+            raise ValueError(
+                f"found {' and '.join(found) or 'no device'}; expected exactly one of serial, user_id "
+                "and model, which says the device to take"
+            )
         return self
 
 
@@ -124,10 +117,10 @@ class CameraSettings(Section):
     inspector_base: Register = 100
     plc_base: Register = 200
     coils: Coils | None = None
-    deadline_ms: PositiveInt = 1000
-    silence_s: PositiveFloat = 5.0
+    deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 1000
+    silence_s: Seconds = 5.0
     ring_slots: Annotated[int, Field(ge=2, le=64)] = 4
-    ring_slot_mib: PositiveInt = 32
+    ring_slot_mib: Annotated[int, Field(ge=1, le=4096)] = 32
     folder: Folder | None = None
     genicam: Genicam | None = None
 
@@ -139,17 +132,20 @@ class CameraSettings(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> CameraSettings:
         if (self.folder is None) == (self.genicam is None):
-            raise ValueError("give exactly one of the tables camera.folder and camera.genicam")
+            found = "neither" if self.folder is None else "both"
+            raise ValueError(
+                f"found {found} of the tables [camera.folder] and [camera.genicam]; expected exactly one"
+            )
         return self
 
 
 class Roi(Section):
     """The part of the frame that the model sees, in pixels of the frame."""
 
-    x: NonNegativeInt
-    y: NonNegativeInt
-    width: PositiveInt
-    height: PositiveInt
+    x: Register
+    y: Register
+    width: Pixels
+    height: Pixels
 
 
 class Recipe(Section):
@@ -157,7 +153,7 @@ class Recipe(Section):
 
     number: Register = 1
     method: Literal["paper", "restore", "feature"] = "paper"
-    preset: Name = "small"
+    preset: Literal["tiny", "small", "paper"] = "small"
     roi: Roi | None = None
     false_reject_rate: Fraction = 0.005
     confidence: Fraction = 0.95
@@ -171,9 +167,9 @@ class Recipe(Section):
 class EngineSettings(Section):
     """Where and how the model runs."""
 
-    device: str = "auto"
+    device: Device = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    threads: NonNegativeInt = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 class Logging(Section):
@@ -183,50 +179,37 @@ class Logging(Section):
     format: Literal["auto", "json", "console"] = "auto"
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """A whole station."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=ENV_PREFIX, env_nested_delimiter="__"
-    )
 
     station: Station = Station()
     log: Log = Log()
     plc: Plc = Plc()
     engine: EngineSettings = EngineSettings()
     logging: Logging = Logging()
-    camera: Annotated[tuple[CameraSettings, ...], Field(min_length=1)]
-    recipe: dict[Name, Recipe]
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the file, which arrives as init arguments."""
-        return env_settings, init_settings
+    camera: Annotated[tuple[CameraSettings, ...], AfterValidator(some)]
+    recipe: Annotated[dict[Name, Recipe], AfterValidator(some)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        names = [camera.name for camera in self.camera]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"camera name '{name}' is used twice; names tell cameras apart in the log")
+        _refuse_twins("[[camera]] tables", {f"camera[{i + 1}]": c.name for i, c in enumerate(self.camera)})
+        _refuse_twins("recipes", {f"recipe.{name}": one.number for name, one in self.recipe.items()})
         for camera in self.camera:
             if camera.recipe not in self.recipe:
-                known = ", ".join(sorted(self.recipe)) or "none"
                 raise ValueError(
-                    f"camera '{camera.name}': recipe '{camera.recipe}' has no table [recipe.{camera.recipe}] "
-                    f"(recipes here: {known})"
+                    f"camera '{camera.name}': found recipe = \"{camera.recipe}\"; expected a recipe that has "
+                    f"its table here: {', '.join(sorted(self.recipe))}"
                 )
             if camera.trigger == "plc" and not self.plc.enabled:
-                raise ValueError(f"camera '{camera.name}': trigger = \"plc\" needs plc.enabled = true")
+                raise ValueError(
+                    f"camera '{camera.name}': found trigger = \"plc\" with plc.enabled = false; expected "
+                    "plc.enabled = true, or another trigger"
+                )
         if self.plc.heartbeat_ms >= 1000 * self.plc.heartbeat_timeout_s:
-            raise ValueError("plc.heartbeat_ms must be shorter than plc.heartbeat_timeout_s")
+            raise ValueError(
+                f"plc.heartbeat_timeout_s: found {self.plc.heartbeat_timeout_s:g}; expected more than "
+                f"plc.heartbeat_ms ({self.plc.heartbeat_ms} ms): the PLC's heartbeat is read at that pace"
+            )
         _refuse_overlaps(self.camera)
         return self
 
@@ -246,6 +229,37 @@ class Settings(BaseSettings):
         return self.station.data / "models"
 
 
+class _Loaded(BaseSettings, Settings):
+    """Settings that are read: the environment wins over the file, which arrives as arguments."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=overrides.PREFIX, env_nested_delimiter="__"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return overrides.Environment(settings_cls), init_settings
+
+
+def _refuse_twins(what: str, values: Mapping[str, str | int]) -> None:
+    """Names tell cameras apart in the log, numbers tell recipes apart on the PLC."""
+    seen: dict[str | int, str] = {}
+    for where, value in values.items():
+        if value in seen:
+            key = "name" if isinstance(value, str) else "number"
+            raise ValueError(
+                f"{where}.{key}: found {value!r}, which {seen[value]} has; expected a {key} of its own"
+            )
+        seen[value] = where
+
+
 def _refuse_overlaps(cameras: tuple[CameraSettings, ...]) -> None:
     """Two blocks on the same register would let one camera's verdict overwrite another's."""
     blocks: list[tuple[int, int, str]] = []
@@ -257,17 +271,21 @@ def _refuse_overlaps(cameras: tuple[CameraSettings, ...]) -> None:
             for key, coil in (("passed", camera.coils.passed), ("rejected", camera.coils.rejected)):
                 where = f"camera '{camera.name}' coils.{key}"
                 if coil in coils:
-                    raise ValueError(f"{where} = {coil} is taken by {coils[coil]}")
+                    raise ValueError(
+                        f"{where}: found {coil}, which {coils[coil]} has; expected a coil of its own"
+                    )
                 coils[coil] = where
     blocks.sort()
     for base, length, where in blocks:
         if base + length > 65536:
-            raise ValueError(f"{where} = {base} leaves no room for {length} registers below 65536")
+            raise ValueError(
+                f"{where}: found {base}; expected at most {65536 - length}, as {length} registers follow it"
+            )
     for (low, length, first), (high, _, second) in pairwise(blocks):
         if low + length > high:
             raise ValueError(
-                f"{second} = {high} overlaps {first} = {low}, "
-                f"which takes registers {low} to {low + length - 1}"
+                f"{second}: found {high}; expected a base outside of registers {low} to {low + length - 1}, "
+                f"which {first} = {low} takes"
             )
 
 
@@ -282,18 +300,22 @@ def load(path: Path) -> Settings:
     Raises SettingsError naming file, key, what was found and what was expected.
     """
     table = _read(path)
-    _refuse_unknown_environment(path)
+    overrides.refuse_unknown(path, table, Settings.model_fields)
     try:
-        settings = Settings(**table)
+        settings = _Loaded(**table)
     except ValidationError as error:
-        raise SettingsError(_explain(path, error)) from None
+        problems = explain(Settings, error)
+        raise SettingsError(
+            "\n".join(f"{overrides.origin(path, at)}: {text}" for at, text in problems)
+        ) from None
+    except NotJsonError as error:
+        raise SettingsError(overrides.not_json(error, Settings.model_fields)) from None
     return _anchored(settings, path.resolve().parent)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # some editors put a mark in front
     except FileNotFoundError:
         raise SettingsError(
             f"{path}: no such file; expected a station file (give one with --config, or copy station.toml)"
@@ -302,24 +324,21 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: is a folder; expected a station file such as station.toml") from None
     except PermissionError:
         raise SettingsError(f"{path}: may not be read by this user; expected a readable file") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected a station file") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path}: not UTF-8 text; expected a TOML file") from None
-
-
-def _refuse_unknown_environment(path: Path) -> None:
-    """pydantic-settings ignores an INSPECTOR_* variable that fits no section; a typo must not pass."""
-    sections = {name.upper() for name in Settings.model_fields}
-    for key in os.environ:
-        if not key.startswith(ENV_PREFIX) or key == ENV_FILE_KEY or key.startswith("INSPECTOR_TEST_"):
-            continue
-        section = key.removeprefix(ENV_PREFIX).split("__")[0]
-        if section not in sections:
-            expected = ", ".join(f"{ENV_PREFIX}{name}__…" for name in sorted(sections))
+    except RecursionError:
+        raise SettingsError(f"{path}: not a station file: it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{path}: not UTF-8 text (at line {line}); expected a TOML file") from None
+    for key in table:
+        if key not in Settings.model_fields and key.startswith("_"):  # pydantic-settings has such arguments
             raise SettingsError(
-                f"environment variable {key}: fits no section of {path}; expected one of {expected}"
+                f"{path}: {key}: unknown key; expected one of {', '.join(Settings.model_fields)}"
             )
+    return table
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
@@ -327,54 +346,16 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
 
     def camera(one: CameraSettings) -> CameraSettings:
         if one.folder is not None:
-            path = folder / one.folder.path.expanduser()
-            return one.model_copy(update={"folder": one.folder.model_copy(update={"path": path})})
+            moved = one.folder.model_copy(update={"path": folder / one.folder.path})
+            return one.model_copy(update={"folder": moved})
         if one.genicam is not None and one.genicam.producer is not None:
-            path = folder / one.genicam.producer.expanduser()
-            return one.model_copy(update={"genicam": one.genicam.model_copy(update={"producer": path})})
+            producer = folder / one.genicam.producer
+            return one.model_copy(update={"genicam": one.genicam.model_copy(update={"producer": producer})})
         return one
 
-    data = folder / settings.station.data.expanduser()
     return settings.model_copy(
         update={
-            "station": settings.station.model_copy(update={"data": data}),
+            "station": settings.station.model_copy(update={"data": folder / settings.station.data}),
             "camera": tuple(camera(one) for one in settings.camera),
         }
     )
-
-
-def _explain(path: Path, error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        key = _key(problem["loc"])
-        where = _origin(path, problem["loc"])
-        lines.append(f"{where}: {key}{_what(problem)}")
-    return "\n".join(lines)
-
-
-def _origin(path: Path, location: tuple[int | str, ...]) -> str:
-    """Name the environment variable instead of the file when it is the one that set the key."""
-    variable = ENV_PREFIX + "__".join(str(part).upper() for part in location)
-    for key in os.environ:
-        if key.startswith(ENV_PREFIX) and (variable == key or variable.startswith(key + "__")):
-            return f"environment variable {key}"
-    return str(path)
-
-
-def _key(location: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in location:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".") + ": " if text else ""
-
-
-def _what(problem: Mapping[str, Any]) -> str:
-    kind, found = problem["type"], problem.get("input")
-    if kind == "extra_forbidden":
-        return f"unknown key (found {found!r}); expected a key that station.toml explains"
-    if kind == "missing":
-        return "missing; this key has no default"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if isinstance(found, BaseModel | dict | list | tuple):
-        return message[0].lower() + message[1:]
-    return f"found {found!r}; expected: {message[0].lower() + message[1:]}"

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from inspector import overrides
 from inspector.audit.records import LoggedInspection
 from inspector.commands import calibrate_recipe, train_recipe
 from inspector.daemon import register_order
@@ -78,6 +79,7 @@ def run_demo(folder: Path, parts: int, seed: int) -> None:
     """Draw, train, calibrate, inspect, and show what came of it."""
     console = Console()
     started = time.monotonic()
+    _leave_other_stations_alone()
     _prepare(folder)
     console.rule("1  parts", align="left")
     _draw(folder / "parts", parts, seed)
@@ -102,6 +104,12 @@ def run_demo(folder: Path, parts: int, seed: int) -> None:
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     console.print(f"done in {minutes} min {seconds} s; try: inspector log -c {folder}/station.toml")
     _refuse_incomplete(outcome, parts)
+
+
+def _leave_other_stations_alone() -> None:
+    """INSPECTOR_* that is set here for a real station would send the demo to its PLC and its log."""
+    for variable in overrides.variables():
+        del os.environ[variable]
 
 
 def _prepare(folder: Path) -> None:

@@ -144,9 +144,16 @@ class LineLoop(threading.Thread):
             )
 
     def _take_up(self, channel: Channel) -> None:
+        """Go on where the registers stand, with the old verdict taken out of them.
+
+        It was written before the heartbeat stood still; beside a beating one it would pass the next part.
+        """
         ours = self._connection.read_inspector(channel.settings.inspector_base)
         with channel.lock:
-            channel.block = replace(channel.block, heartbeat=ours.heartbeat)
+            channel.block = replace(
+                channel.block, heartbeat=ours.heartbeat, sequence=ours.sequence, part_id=ours.part_id
+            )
+            self._connection.write_inspector(channel.settings.inspector_base, channel.block)
         if channel.settings.trigger == "plc":
             block = self._read(channel)
             in_flight = channel.lane.watch_from(block, ours.sequence, time.monotonic_ns())

@@ -48,8 +48,9 @@ class Recorder:
             return [w for w in self.bank.writes if base <= w.address < base + 13]
 
     def verdicts(self, base: int = 100) -> list[tuple[int, int]]:
-        """(sequence, verdict) of every whole block, in the order of arrival."""
-        return [(w.values[3], w.values[2]) for w in self.writes(base) if len(w.values) == 13]
+        """(sequence, verdict) of every whole block with a verdict in it, in the order of arrival."""
+        blocks = [w.values for w in self.writes(base) if len(w.values) == 13]
+        return [(block[3], block[2]) for block in blocks if block[2]]
 
     def registers(self, base: int, count: int) -> list[int]:
         return self.bank.get_holding_registers(base, count)

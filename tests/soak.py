@@ -73,7 +73,7 @@ def soak(folder: Path, minutes: float, fps: float) -> dict[str, object]:
         "fps": fps,
         "exit_status": exit_status,
         "cameras": figures,
-        "memory_mib": {"start": round(before, 1), "end": round(after, 1), "growth": after / max(before, 1) - 1},
+        "memory_mib": {"start": before, "end": after, "growth": after / max(before, 1) - 1},
     }
 
 

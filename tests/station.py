@@ -67,7 +67,9 @@ def write_bundle(recipe_dir: Path, threshold: float | None = PASSING, **changes:
     return bundle
 
 
-def camera(name: str = "cam", *, base: int = 100, plc: int = 200, trigger: str = "plc", **keys: object) -> str:
+def camera(
+    name: str = "cam", *, base: int = 100, plc: int = 200, trigger: str = "plc", **keys: object
+) -> str:
     """A [[camera]] table that replays <station>/pictures."""
     folder = {"path": "pictures", "fps": 20.0, "repeat": True} | keys.pop("folder", {})
     lines = [

@@ -17,6 +17,11 @@ def ready(plc, base=100):
     return lambda: plc.status(base) & READY
 
 
+def camera_process(station):
+    children = psutil.Process(station.daemon.pid).children()
+    return next(child for child in children if "inspector.camera.child" in child.cmdline())
+
+
 def start(station, plc, **keys):
     station.write(camera(**keys))
     station.start()
@@ -34,7 +39,7 @@ def test_every_trigger_gets_its_verdict_in_one_write_with_the_row_committed_befo
     assert {w.address for w in plc.writes()} == {100}
     assert {len(w.values) for w in plc.writes()} == {2, 13}, "only heartbeats and whole blocks"
     assert len(set(beats)) > 3, "the heartbeat counts"
-    blocks = [w.values for w in plc.writes() if len(w.values) == 13]
+    blocks = [w.values for w in plc.writes() if len(w.values) == 13 and w.values[2]]
     assert [(b[4] << 16) + b[5] for b in blocks] == [70000 + s for s in range(1, 21)]
     assert {b[10] for b in blocks} == {7}
     with station.log() as log:
@@ -99,6 +104,18 @@ def test_numbering_goes_on_after_a_restart(station, plc):
     assert [s for s, _ in plc.verdicts()] == list(range(1, 17))
 
 
+def test_a_pass_from_before_a_restart_is_gone_before_the_heart_beats_again(station, plc):
+    start(station, plc)
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict", 10)
+    station.kill()
+    before = len(plc.writes())
+    assert plc.registers(100, 4)[2:] == [PASS, 1]
+    station.start()
+    until(lambda: len(plc.writes()) > before, "the first write after the restart")
+    assert plc.writes()[before].values[2:4] == [0, 1]
+
+
 def test_a_part_in_flight_during_a_restart_is_fault(station, plc):
     start(station, plc)
     plc.trigger(1)
@@ -115,7 +132,7 @@ def test_a_part_in_flight_during_a_restart_is_fault(station, plc):
 def test_a_killed_camera_process_is_respawned_and_nothing_passes_in_between(station, plc):
     start(station, plc, trigger="camera", silence_s=2.0)
     until(lambda: len(plc.verdicts()) > 5, "verdicts", 20)
-    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    child = camera_process(station)
     os.kill(child.pid, signal.SIGKILL)
     until(lambda: any(v == FAULT for _, v in plc.verdicts()), "FAULT", 10)
     until(lambda: plc.verdicts()[-1][1] == PASS, "passes again", 30)
@@ -136,7 +153,7 @@ def test_a_killed_camera_process_is_respawned_and_nothing_passes_in_between(stat
 
 def test_a_trigger_without_a_camera_is_answered_fault_at_once(station, plc):
     start(station, plc, silence_s=2.0)
-    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    child = camera_process(station)
     child.suspend()
     until(lambda: not plc.status() & Status.CAMERA_OK, "CAMERA_OK falls", 20)
     plc.trigger(1)
@@ -146,7 +163,7 @@ def test_a_trigger_without_a_camera_is_answered_fault_at_once(station, plc):
 
 def test_a_trigger_while_busy_is_counted_and_answered_fault(station, plc):
     start(station, plc, deadline_ms=5000, folder={"fps": 20.0})
-    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    child = camera_process(station)
     child.suspend()  # the part stays in work
     plc.trigger(1)
     until(lambda: plc.status() & Status.BUSY, "BUSY", 5)
@@ -160,7 +177,7 @@ def test_a_trigger_while_busy_is_counted_and_answered_fault(station, plc):
 
 def test_a_frame_that_never_comes_is_fault_at_the_deadline(station, plc):
     start(station, plc, deadline_ms=300, silence_s=20.0)
-    child = next(c for c in psutil.Process(station.daemon.pid).children() if "camera" in " ".join(c.cmdline()))
+    child = camera_process(station)
     child.suspend()
     plc.trigger(1)
     until(lambda: plc.verdicts(), "a verdict", 5)

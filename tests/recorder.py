@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -36,12 +38,31 @@ class Recorder:
 
     def __init__(self, port: int = 0) -> None:
         self.bank = _Bank()
-        self._server = ModbusServer("127.0.0.1", port, no_block=True, data_bank=self.bank)
+        self.port = port
+        self.start()
+
+    def start(self) -> None:
+        """Switch on; what the registers hold has lasted."""
+        self._server = ModbusServer("127.0.0.1", self.port, no_block=True, data_bank=self.bank)
+        self._connections = connections = []
+
+        class Service(ModbusServer.ModbusService):
+            def setup(self):
+                super().setup()
+                connections.append(self.request)
+
+        self._server.ModbusService = Service
         self._server.start()
+        while not self._server.is_run:
+            time.sleep(0.001)
         self.port = self._server._service.server_address[1]
 
     def stop(self) -> None:
+        """Switch off: nobody listens, and connections are cut."""
         self._server.stop()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def writes(self, base: int = 100) -> list[Write]:
         with self.bank.guard:

@@ -189,6 +189,26 @@ def test_a_frame_that_never_comes_is_fault_at_the_deadline(station, plc):
     assert plc.verdicts() == [(1, FAULT)], "the late frame changes nothing"
 
 
+def test_a_plc_that_goes_away_finds_no_pass_that_is_too_old_and_the_station_goes_on(station, plc):
+    start(station, plc, trigger="camera", deadline_ms=400, folder={"fps": 10.0})
+    until(lambda: len(plc.verdicts()) > 3, "verdicts", 20)
+    plc.stop()
+    time.sleep(1.5)
+    seen = len(plc.verdicts())
+    plc.start()
+    until(lambda: len(plc.verdicts()) > seen + 3, "verdicts after the outage", 20)
+    assert station.stop() == 0
+    with station.log() as log:
+        rows = log.inspections(limit=None)
+        told = [e.severity for e in reversed(log.events(limit=None)) if e.kind == "plc"]
+        assert (told[0], told[-1]) == ("error", "info")
+    known = {(r.sequence, r.verdict): r for r in rows}
+    assert all(verdict in known for verdict in plc.verdicts())
+    late = [s for s, v in plc.verdicts()[seen:] if v == PASS and known[s, v].latency_ms > 400]
+    assert late == []
+    assert len({r.sequence for r in rows}) > len({s for s, _ in plc.verdicts()}), "parts went by meanwhile"
+
+
 def test_kill_9_at_any_moment_leaves_no_verdict_on_the_wire_without_its_row(station, plc):
     rounds = int(os.environ.get("INSPECTOR_TEST_KILLS", "4"))
     station.write(camera(trigger="camera", folder={"fps": 100.0}, deadline_ms=5000))

@@ -51,7 +51,7 @@ def _take(camera: CameraProcess, settings: CameraSettings, count: int, timeout_s
                     problem, asked = message, taken - 1
                     if event.fatal:
                         raise CameraError(f"camera '{settings.name}': {message}")
-                case Exhausted():
+                case Exhausted() if taken < count:
                     raise CameraError(
                         f"camera '{settings.name}': its folder has no more images after {taken} of {count}"
                     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from inspector.camera.folder import SUFFIXES, images_in
 from inspector.errors import BundleError, InspectorError, LogError, SettingsError
 from inspector.judges import active_bundle
 from inspector.settings import CameraSettings, Settings
@@ -17,7 +19,8 @@ def check_station(settings: Settings) -> Iterator[str]:
     Every problem is found before anything is raised, so that one run shows all of them.
     """
     problems: list[InspectorError] = []
-    yield f"station '{settings.station.name}': {len(settings.camera)} cameras, settings are sound"
+    cameras = ", ".join(camera.name for camera in settings.camera)
+    yield f"station '{settings.station.name}' with {cameras}: settings are sound"
     for camera in settings.camera:
         try:
             yield _check_camera(camera)
@@ -44,7 +47,13 @@ def _check_camera(camera: CameraSettings) -> str:
                 f"camera '{camera.name}': folder.path = {camera.folder.path}: no such folder; "
                 "expected a folder of images"
             )
-        return f"camera '{camera.name}': folder {camera.folder.path}"
+        images = len(images_in(camera.folder.path))
+        if not images:
+            raise SettingsError(
+                f"camera '{camera.name}': folder.path = {camera.folder.path}: found no images; expected "
+                f"files named {', '.join(sorted(SUFFIXES))}"
+            )
+        return f"camera '{camera.name}': folder {camera.folder.path}, {images} images"
     assert camera.genicam is not None  # noqa: S101 - settings give one or the other
     producer = camera.genicam.producer
     if producer is not None and not producer.is_file():
@@ -78,8 +87,12 @@ def _check_bundle(settings: Settings, recipe: str) -> str:
 
 def _check_data(folder: Path) -> str:
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # has no name, and is gone with the block
+            pass
+    except OSError as error:
         raise LogError(
-            f"station.data = {folder}: may not be written by this user; expected a writable folder"
-        )
+            f"station.data = {folder}: cannot be written ({error.strerror}); expected a folder that this "
+            "user may write to"
+        ) from None
     return f"data in {folder}"

@@ -47,6 +47,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"inspector: {error.filename}: {error.strerror}", err=True)
+        sys.exit(1)
     except Exception as error:
         _exit_with_usage(error)
         raise

@@ -64,19 +64,23 @@ def calibrate_recipe(
     dry_run: bool,
 ) -> Iterator[str]:
     """Compute the threshold; store it in a new bundle and make that the active one."""
-    from inspector.judges import active_bundle, open_engine
-    from inspector.model import bundle as bundles
-    from training.calibrate import calibrate
-
     if (images is None) == (camera is None):
         raise SettingsError("give exactly one of --images and --camera: the normal parts come from there")
     chosen = settings.recipe[recipe]
     target = _fraction("--rate", rate, chosen.false_reject_rate)
     sure = _fraction("--confidence", confidence, chosen.confidence)
+    one = None if camera is None else _camera(settings, camera, recipe)
+
+    # only now, for these take seconds and a slip is told at once
+    from inspector.judges import active_bundle, open_engine
+    from inspector.model import bundle as bundles
+    from training.calibrate import calibrate
+
     bundle = active_bundle(settings, recipe)
     engine = open_engine(bundle, settings.engine)
     engine.warm_up()
-    if images is not None:
+    if one is None:
+        assert images is not None  # noqa: S101 - one of the two is given
         from training.data import list_images, read_image
 
         files = list_images(images)
@@ -85,7 +89,6 @@ def calibrate_recipe(
     else:
         from inspector.capture import capture
 
-        one = _camera(settings, camera, recipe)
         source, total = f"camera {one.name}", frames
         taken = capture(one, frames, settings.station.startup_timeout_s)
         pictures = ((frame.source, frame.image) for frame in taken)
@@ -132,16 +135,23 @@ def _camera(settings: Settings, name: str | None, recipe: str) -> CameraSettings
 
 def run_station(settings: Settings) -> None:
     """The daemon until it is stopped."""
-    from inspector import judges, logs
+    from inspector import logs
     from inspector.audit.log import AuditLog
-    from inspector.daemon import Daemon
 
     logs.configure(settings.logging)
     sys.setswitchinterval(SWITCH_S)
     with AuditLog.open(settings.database, settings.log.synchronous) as log:
+        from inspector import (
+            judges,  # seconds of imports, which a log that cannot be opened does not wait for
+        )
+        from inspector.daemon import Daemon
+
         daemon = Daemon(settings, log, judges.load(settings, log))
         gc.freeze()  # what is loaded by now stays: no collection needs to walk through torch again
-        daemon.run()
+        try:
+            daemon.run()
+        finally:
+            gc.unfreeze()  # or triton tells of hundreds of leaks at the exit, below the message that matters
 
 
 def simulate_plc(
@@ -181,8 +191,10 @@ def simulate_plc(
         ]
         if lines and parts is not None:
             Thread(target=_stop_when_done, args=(lines, parts, stop), daemon=True).start()
+        console = Console(highlight=False)
+        console.print(f"PLC simulator on {simulator.host}:{simulator.port}; Ctrl-C ends it")
         try:
-            show(simulator, lines, Console(), stop)
+            show(simulator, lines, console, stop)
         except KeyboardInterrupt:
             stop.set()
 

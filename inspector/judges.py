@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from inspector.audit.log import AuditLog
 from inspector.audit.records import BundleRecord
 from inspector.channel import Judge
 from inspector.errors import BundleError
 from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
-from inspector.model.engine import Engine, calibrated_for
 from inspector.model.records import to_json
 from inspector.settings import EngineSettings, Recipe, Settings
+
+if TYPE_CHECKING:
+    from inspector.model.engine import Engine
 
 
 def active_bundle(settings: Settings, recipe: str) -> Bundle:
@@ -31,6 +35,8 @@ def refuse_other_roi(bundle: Bundle, recipe: Recipe, name: str) -> None:
 
 def open_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
     """The bundle on the device that [engine] names. Raises ModelError."""
+    from inspector.model.engine import Engine  # here, for `inspector check` does without its libraries
+
     return Engine(bundle, settings.device, settings.precision, settings.threads)
 
 
@@ -40,6 +46,8 @@ def load(settings: Settings, log: AuditLog) -> dict[str, Judge]:
     Raises BundleError and ModelError. A bundle that is not calibrated for this device and precision
     is loaded all the same: its judge carries the reason, and every part will be FAULT.
     """
+    from inspector.model.engine import calibrated_for
+
     judges = {}
     for name in sorted({camera.recipe for camera in settings.camera}):
         bundle = active_bundle(settings, name)

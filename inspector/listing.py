@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from inspector.audit import heatmap
@@ -42,11 +43,12 @@ def show_inspections(
     as_json: bool,
 ) -> None:
     """Print decisions that meet every condition, newest first."""
+    wanted = None if verdict is None else parse_verdict(verdict)
     with open_for_reading(settings) as log:
         rows = log.inspections(
             since=_utc(since),
             until=_utc(until),
-            verdict=None if verdict is None else parse_verdict(verdict),
+            verdict=wanted,
             camera=camera,
             reason=reason,
             part_id=part,
@@ -96,7 +98,8 @@ def show_events(
     for name in ("time", "severity", "camera", "kind", "message"):
         table.add_column(name, overflow="fold")
     for event in events:
-        table.add_row(_local(event.time), event.severity, event.camera or "", event.kind, event.message)
+        message = escape(event.message)
+        table.add_row(_local(event.time), event.severity, event.camera or "", event.kind, message)
     _console().print(table)
 
 
@@ -104,7 +107,7 @@ def show_one(settings: Settings, inspection: int, out: Path) -> None:
     """Print everything the log knows of one decision and write its overlay."""
     record = write_overlay(settings, inspection, out)
     console = _console()
-    for key, value in [*_details(record), ("picture", str(out))]:
+    for key, value in [*_details(record), ("picture", escape(str(out)))]:
         console.print(f"[bold]{key:<12}[/bold] {value}", highlight=False)
 
 
@@ -149,7 +152,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
         ("score", _number(row.score)),
         ("threshold", _number(row.threshold)),
         ("latency", f"{row.latency_ms:.1f} ms" if row.latency_ms is not None else "-"),
-        ("source", row.source or "-"),
+        ("source", escape(row.source or "-")),
         ("bundle", row.bundle or "-"),
     ]
     if record.frame is not None:
@@ -169,7 +172,7 @@ def _cells(row: LoggedInspection) -> list[str]:
         _number(row.score),
         _number(row.threshold),
         f"{row.latency_ms:.0f}" if row.latency_ms is not None else "",
-        row.reason or row.source or "",
+        escape(row.reason or row.source or ""),
     ]
 
 

@@ -88,6 +88,8 @@ class _Run:
     def finish(self) -> Bundle:
         """Train what is left and write the bundle."""
         self._train()
+        self.network.eval()
+        self.objective.finish(self.network, self.pictures, self.held_out or self.trained)
         bundle = bundles.write(
             self.recipe_dir,
             self.network.state_dict(),
@@ -145,6 +147,9 @@ class _Run:
                 f"(now {o.learning_rate:g})"
             )
         losses["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        rate = o.learning_rate * self.objective.rate(p.step / (o.epochs * self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         self.optimizer.step()
         for name, value in losses.items():
             p.sums[name] = p.sums.get(name, 0.0) + value.item() * len(indices)

@@ -55,6 +55,13 @@ class Objective:
         learned = [p for p in network.parameters() if p.requires_grad]
         return torch.optim.Adam(learned, lr=self.options.learning_rate)
 
+    def rate(self, done: float) -> float:
+        """Factor of the learning rate when this share of the steps, 0 to 1, is done."""
+        return 1.0
+
+    def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
+        """Called once after training with the parts that were held out, or all if there are none."""
+
     def losses(
         self, network: Network, pictures: Pictures, indices: Sequence[int], rng: np.random.Generator
     ) -> dict[str, Tensor]:
@@ -90,7 +97,13 @@ def features(
     return tokens[torch.from_numpy(rng.permutation(len(tokens))).to(device)]
 
 
-OBJECTIVES: dict[str, Callable[[TrainOptions], Objective]] = {"paper": Objective}
+def _feature(options: TrainOptions) -> Objective:
+    from training.feature import FeatureObjective  # it is made of what this file defines
+
+    return FeatureObjective(options)
+
+
+OBJECTIVES: dict[str, Callable[[TrainOptions], Objective]] = {"paper": Objective, "feature": _feature}
 
 
 def objective(options: TrainOptions) -> Objective:

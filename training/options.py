@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from inspector.errors import TrainingError
+from inspector.model.backbone import normalisation
 from inspector.model.records import Architecture, Preprocessing, Scoring, preset
 
 EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
 LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
+FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned
+FEATURE_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class TrainOptions:
     entropy_weight: float = 0.001  # λ_ent, eq. 15
     ssim_weight: float = 1.0  # λ, eq. 13
     slots_from: str = "features"  # what the memory starts from: "features" of the parts, or "random"
+    backbone_weights: str = ""  # a file; "" lets timm download what the backbone's name says
     held_out: float = 0.1  # share of the parts that are not trained on, for reporting
     seed: int = 0
     scoring: Scoring | None = None  # None: smoothed in proportion to the input size
@@ -54,24 +58,37 @@ class TrainOptions:
         preset: str,
         roi: tuple[int, int, int, int] | None = None,
         epochs: int | None = None,
+        backbone: str = "",
+        backbone_weights: str = "",
         seed: int = 0,
         threads: int = 0,
         device: str = "auto",
     ) -> TrainOptions:
-        """The options that go with a method and a preset. Raises ModelError for names not known."""
+        """The options that go with a method and a preset. Raises ModelError for names not known.
+
+        backbone: another than the preset's; backbone_weights: its file. Both for the feature method alone.
+        """
+        architecture, featured = _preset(preset, method), method == "feature"
+        if backbone and featured:
+            architecture = replace(architecture, backbone=backbone)
         return cls(
-            architecture=replace(_preset(preset), method=method),
+            architecture=architecture,
             roi=roi,
-            epochs=epochs or EPOCHS[preset],
-            learning_rate=LEARNING_RATE[preset],
+            epochs=epochs or (FEATURE_EPOCHS if featured else EPOCHS[preset]),
+            learning_rate=FEATURE_LEARNING_RATE if featured else LEARNING_RATE[preset],
+            backbone_weights=backbone_weights if featured else "",
             seed=seed,
             threads=threads,
             device=device,
         )
 
     def preprocessing(self) -> Preprocessing:
-        """Intensities in [-1, 1], the range of the decoder's tanh."""
-        return Preprocessing(size=self.architecture.size, roi=self.roi)
+        """Intensities in [-1, 1], the range of the decoder's tanh, or as the backbone was trained."""
+        a = self.architecture
+        if a.backbone:
+            mean, std = normalisation(a.backbone)
+            return Preprocessing(size=a.size, roi=self.roi, mean=mean, std=std)
+        return Preprocessing(size=a.size, roi=self.roi)
 
     def chosen_scoring(self) -> Scoring:
         """The scoring asked for, or the usual one at this input size: σ 4 px at 384."""

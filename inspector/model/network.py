@@ -22,7 +22,7 @@ from inspector.model.scoring import picture_error
 
 
 class Reconstruction(NamedTuple):
-    """What was to be reproduced and what came out: (B, C, H, W) each; pictures are in [-1, 1]."""
+    """What was to be reproduced and what came out: pictures (B, C, H, W) in [-1, 1], or features (B, F)."""
 
     target: Tensor
     output: Tensor
@@ -119,7 +119,13 @@ class Autoencoder(Network):
         return picture_error(reconstruction.target, reconstruction.output, scoring)
 
 
-METHODS: dict[str, Callable[[Architecture], Network]] = {"paper": Autoencoder}
+def _feature(architecture: Architecture) -> Network:
+    from inspector.model.feature import FeatureAutoencoder  # it is made of what this file defines
+
+    return FeatureAutoencoder(architecture)
+
+
+METHODS: dict[str, Callable[[Architecture], Network]] = {"paper": Autoencoder, "feature": _feature}
 
 
 def build(architecture: Architecture) -> Network:

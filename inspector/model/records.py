@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -34,14 +34,22 @@ class Architecture:
     attention: bool = True
     slots: int = 500
     temperature: float = 0.05  # divides the cosine before the softmax; 1 is the paper as written
+    backbone: str = ""  # timm's name; the feature method alone has one, and no patch and heads of its own
+    levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
 
     def __post_init__(self) -> None:
+        if self.method == "feature":
+            _require(self.size > 0, f"architecture.size is {self.size}: expected a positive number of pixels")
+            _require(
+                bool(self.backbone),
+                "architecture.backbone is empty: the feature method needs the name of a timm model",
+            )
         _require(
-            self.patch in (2, 4, 8, 16, 32),
+            self.method == "feature" or self.patch in (2, 4, 8, 16, 32),
             f"architecture.patch is {self.patch}: expected 2, 4, 8, 16 or 32, which six layers can undo",
         )
         _require(
-            self.size > 0 and self.size % self.patch == 0,
+            self.method == "feature" or (self.size > 0 and self.size % self.patch == 0),
             f"architecture.size is {self.size}: expected a positive multiple of the patch size {self.patch}",
         )
         _require(
@@ -62,12 +70,21 @@ PRESETS: dict[str, Architecture] = {
     "tiny": Architecture(size=128, patch=16, dim=128, depth=2, heads=4, slots=200),
 }
 
+_FEATURE = Architecture(
+    method="feature", backbone="tf_efficientnet_lite0", size=384, dim=192, depth=3, slots=1000
+)
+FEATURE_PRESETS: dict[str, Architecture] = {
+    "paper": replace(_FEATURE, backbone="vit_base_patch14_dinov2", size=392, dim=384, depth=4),
+    "small": _FEATURE,
+    "tiny": replace(_FEATURE, size=256, dim=128, depth=2, slots=300),
+}
 
-def preset(name: str) -> Architecture:
-    """The sizes that go by this name. Raises ModelError for a name that is not one of PRESETS."""
+
+def preset(name: str, method: str = "paper") -> Architecture:
+    """The sizes that go by this name with this method. Raises ModelError for one not in PRESETS."""
     if name not in PRESETS:
         raise ModelError(f"preset {name!r} is not known: expected one of {', '.join(sorted(PRESETS))}")
-    return PRESETS[name]
+    return FEATURE_PRESETS[name] if method == "feature" else replace(PRESETS[name], method=method)
 
 
 @dataclass(frozen=True)

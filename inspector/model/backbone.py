@@ -1,0 +1,183 @@
+"""A frozen timm backbone and its weights: features at several depths.
+
+Any timm model that has `forward_intermediates` will do: DINOv2 and other ViTs, EfficientNets, ResNets,
+ConvNeXts. The network is built without weights; training loads them once, and from then on they travel in
+the bundle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from inspector.errors import ModelError
+
+STRIDES = (8, 16, 32)  # of a CNN's stages, unless levels are named
+DEPTHS = (0.25, 0.5, 0.75)  # of a ViT's blocks
+HEADS = ("classifier", "fc", "head")  # what a backbone may lack or have too much of
+
+
+class Backbone(nn.Module):
+    """Features of a frozen model.
+
+    name: timm's; levels: stages or blocks, empty for the usual ones; size: of the square input, pixels.
+    channels, sides: of each level, in the order of levels. Raises ModelError.
+    """
+
+    def __init__(self, name: str, levels: tuple[int, ...], size: int):
+        super().__init__()
+        self.model = create(name, size)
+        self.levels = list(levels or usual_levels(self.model))
+        known = len(self.model.feature_info)
+        if any(not 0 <= level < known for level in self.levels) or sorted(set(self.levels)) != self.levels:
+            raise ModelError(
+                f"architecture.levels is {list(levels)}: backbone {name} has levels 0 to {known - 1}; "
+                "expected different ones, ascending"
+            )
+        self.model.prune_intermediate_layers(self.levels, prune_head=True)
+        self.requires_grad_(requires_grad=False).eval()
+        with torch.no_grad():
+            shapes = [f.shape for f in self._features(torch.zeros(1, 3, size, size))]
+        self.channels = [int(shape[1]) for shape in shapes]
+        self.sides = [int(shape[2]) for shape in shapes]
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in evaluation mode: statistics and dropout are frozen too."""
+        return super().train(mode=False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x: (B, 3, S, S), normalised -> features of each level, (B, C, H, W)."""
+        return self._features(x)
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        features: list[Tensor] = self.model.forward_intermediates(
+            x, indices=self.levels, intermediates_only=True, output_fmt="NCHW"
+        )
+        return features
+
+    def load(self, name: str, weights: str, size: int) -> None:
+        """Fill in pretrained weights. Raises ModelError when there are none or they do not fit.
+
+        weights: a file (.safetensors, or a .pth state dict), or "" for timm's own download.
+        """
+        if weights:
+            whole = create(name, size)
+            whole.load_state_dict(fitted(whole, name, Path(weights)), strict=False)
+        else:
+            whole = _downloaded(name, size)
+        own = self.model.state_dict()
+        self.model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in own})
+
+
+def create(name: str, size: int, *, pretrained: bool = False) -> Any:
+    """The timm model, without weights unless asked. Raises ModelError for a name or size that is refused."""
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise ModelError(
+            f"architecture.backbone is {name!r}, which timm {timm.__version__} does not have; similar: {near}"
+        )
+    config = timm.get_pretrained_cfg(name)
+    fixed: dict[str, Any] = {"img_size": size} if config is not None and config.fixed_input_size else {}
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **fixed)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ModelError(f"backbone {name} cannot be built for {size} × {size} pixels ({error})") from error
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "prune_intermediate_layers"):
+        raise ModelError(
+            f"backbone {name} gives no intermediate features in timm {timm.__version__}; take another"
+        )
+    return model
+
+
+def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of the intensities that the backbone was trained with, for [0, 1]."""
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None:
+        return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return (*config.mean,), (*config.std,)  # type: ignore[return-value]  # three channels
+
+
+def usual_levels(model: Any) -> tuple[int, ...]:
+    """Stages at strides 8, 16 and 32; of a model whose features all have one size, depths ¼, ½ and ¾."""
+    strides = [int(info["reduction"]) for info in model.feature_info]
+    if len(set(strides)) == 1:
+        return tuple(sorted({round(depth * len(strides)) - 1 for depth in DEPTHS}))
+    return tuple(
+        max(i for i, s in enumerate(strides) if s == stride) for stride in STRIDES if stride in strides
+    )
+
+
+def fitted(model: Any, name: str, path: Path) -> dict[str, Tensor]:
+    """The file's tensors under the model's names. Classifiers may be missing or of another size.
+
+    Where all names differ, tensors are matched by order if all shapes agree: checkpoints of another
+    implementation of the same network. Raises ModelError.
+    """
+    found = read(path)
+    own: dict[str, Tensor] = model.state_dict()
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    needed = {k for k in own if not k.startswith(HEADS)}
+    if convert is not None and any(k not in found or found[k].shape != own[k].shape for k in needed):
+        with suppress(KeyError, RuntimeError, ValueError, AttributeError):  # not one that timm converts
+            found = convert(dict(found), model)  # other implementations' names, a ViT's positions resampled
+    if needed <= set(found):
+        wrong = [k for k in sorted(needed) if found[k].shape != own[k].shape]
+        if wrong:
+            key = wrong[0]
+            raise ModelError(
+                f"{path} does not fit backbone {name}: {key} has shape {tuple(found[key].shape)}, expected "
+                f"{tuple(own[key].shape)}"
+            )
+        return {k: found[k] for k in needed}
+    if not needed & set(found) and [t.shape for t in found.values()] == [t.shape for t in own.values()]:
+        return dict(zip(own, found.values(), strict=True))
+    missing = sorted(needed - set(found))
+    raise ModelError(
+        f"{path} does not fit backbone {name}: {len(missing)} of {len(needed)} tensors are missing, the "
+        f"first is {missing[0]}; the file begins with {next(iter(found), 'nothing')}"
+    )
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file or of a state dict saved by torch; nothing else is unpickled.
+
+    Raises ModelError.
+    """
+    if not path.is_file():
+        raise ModelError(f"backbone weights {path} do not exist; expected a .safetensors or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+        raise ModelError(f"backbone weights {path} cannot be read ({error})") from error
+    except Exception as error:  # torch.load raises pickle's errors, which we do not import
+        raise ModelError(f"backbone weights {path} are not a plain state dict ({error})") from error
+    for key in ("state_dict", "model", "teacher"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(t, Tensor) for t in loaded.values()):
+        raise ModelError(f"backbone weights {path} are not a state dict: expected names and tensors")
+    return {str(k).removeprefix("module.").removeprefix("backbone."): t for k, t in loaded.items()}
+
+
+def _downloaded(name: str, size: int) -> Any:
+    try:
+        return create(name, size, pretrained=True)
+    except ModelError:
+        raise
+    except Exception as error:  # hub clients raise errors of several libraries
+        raise ModelError(
+            f"pretrained weights of backbone {name} cannot be downloaded ({error}); name a local file with "
+            "backbone_weights"
+        ) from error

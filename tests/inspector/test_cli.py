@@ -124,7 +124,7 @@ def test_run_gives_up_on_a_camera_that_is_not_there(bare):
         "genicam.serial = 'nope'",
         "no such camera",
         "Viky, serial 0",
-        INSPECTOR_STATION__STARTUP_TIMEOUT_S="1",
+        INSPECTOR_STATION__STARTUP_TIMEOUT_S="10",
     )
 
 

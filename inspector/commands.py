@@ -45,6 +45,8 @@ def train_recipe(
         seed=seed,
         threads=settings.engine.threads,
         device=settings.engine.device,
+        backbone=chosen.backbone,
+        backbone_weights=str(chosen.backbone_weights or ""),
     )
     files = list_images(images)
     yield f"recipe '{recipe}': {len(files)} pictures in {images}, method {options.architecture.method}"

@@ -152,11 +152,19 @@ class Recipe(Section):
     """What an integrator calls a product."""
 
     number: Register = 1
-    method: Literal["paper", "restore", "feature"] = "paper"
+    method: Literal["paper", "feature"] = "paper"
     preset: Literal["tiny", "small", "paper"] = "small"
+    backbone: str = ""
+    backbone_weights: FilePath | None = None
     roi: Roi | None = None
     false_reject_rate: Fraction = 0.005
     confidence: Fraction = 0.95
+
+    @model_validator(mode="after")
+    def _backbone_is_for_feature(self) -> Recipe:
+        if self.method != "feature" and (self.backbone or self.backbone_weights is not None):
+            raise ValueError('backbone and backbone_weights need method = "feature"')
+        return self
 
     @property
     def region(self) -> tuple[int, int, int, int] | None:
@@ -353,9 +361,15 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             return one.model_copy(update={"genicam": one.genicam.model_copy(update={"producer": producer})})
         return one
 
+    def recipe(one: Recipe) -> Recipe:
+        if one.backbone_weights is None:
+            return one
+        return one.model_copy(update={"backbone_weights": folder / one.backbone_weights})
+
     return settings.model_copy(
         update={
             "station": settings.station.model_copy(update={"data": folder / settings.station.data}),
             "camera": tuple(camera(one) for one in settings.camera),
+            "recipe": {name: recipe(one) for name, one in settings.recipe.items()},
         }
     )

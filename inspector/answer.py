@@ -7,11 +7,13 @@ channel keeps the order of the log and the order on the wire the same.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from inspector.audit.log import AuditLog
 from inspector.audit.records import Inspection
@@ -21,11 +23,13 @@ from inspector.errors import LogError, PlcError
 from inspector.evidence import EvidenceWriter, Exhibit
 from inspector.lane import Request
 from inspector.plc.link import Link
-from inspector.plc.registers import coils
+from inspector.plc.registers import InspectorBlock, coils
 from inspector.settings import Log
 from inspector.verdict import Decision, Reason, Verdict
 
 logger = structlog.get_logger()
+
+OWED_AT_MOST = 10_000  # FAULTs that wait for a log that cannot be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +48,30 @@ class Answer:
 
 
 @dataclass(slots=True)
+class Health:
+    """What the whole station shares."""
+
+    log_ok: bool = True
+    running: bool = False
+    stopping: bool = False
+    low_disk: str = ""  # what is too full, empty when there is room
+
+    @property
+    def storage_ok(self) -> bool:
+        """Whether a decision can be kept."""
+        return self.log_ok and not self.low_disk
+
+
+@dataclass(frozen=True, slots=True)
 class Undelivered:
     """A verdict that the PLC did not confirm."""
 
     request: Request
     verdict: Verdict
 
-
-@dataclass(slots=True)
-class Health:
-    """What the whole station shares."""
-
-    log_ok: bool = True
-    running: bool = False
-    low_disk: str = ""  # what is too full, empty when there is room
+    def expired(self) -> bool:
+        """Whether it has become too old to be delivered as it is; a FAULT never does."""
+        return self.verdict is not Verdict.FAULT and time.monotonic_ns() >= self.request.deadline_ns
 
 
 class Answers:
@@ -78,6 +92,7 @@ class Answers:
         self._health = health
         self._settings = settings
         self._observer = observer
+        self._owed: deque[Inspection] = deque(maxlen=OWED_AT_MOST)  # on the wire, not in the log yet
         self.undelivered: dict[str, Undelivered] = {}  # by camera, the newest only
 
     def give(
@@ -93,7 +108,10 @@ class Answers:
             decision = Decision.fault(Reason.STORAGE)
         with channel.lock:
             started = time.monotonic_ns()
-            row, decision = self._commit(channel, request, decision, frame, scored)
+            row, decision = self._commit(channel, request, _in_time(request, decision), frame, scored)
+            if _in_time(request, decision) != decision:  # the commit itself took too long
+                late = _in_time(request, decision)
+                row, decision = self._commit(channel, request, late, frame, scored)
             committed = time.monotonic_ns()
             delivered = self._write(channel, request, decision, scored, committed)
             written = time.monotonic_ns()
@@ -124,7 +142,6 @@ class Answers:
         frame: Frame | None,
         scored: Scored | None,
     ) -> tuple[int | None, Decision]:
-        evidence = self._evidence.finished()
         inspection = Inspection(
             time=datetime.now(UTC),
             camera=channel.name,
@@ -136,29 +153,55 @@ class Answers:
             score=scored.score if scored else None,
             threshold=channel.judge.threshold,
             bundle=channel.judge.bundle,
-            frame_id=frame.frame_id if frame else None,
-            source=frame.source if frame else None,
+            frame_id=frame.frame_id if frame and frame.frame_id < 2**63 else None,
+            source=_readable(frame.source) if frame else None,
             latency_ms=(time.monotonic_ns() - request.asked_ns) / 1e6,
             stages=scored.stages if scored else None,
         )
         try:
-            row = self._log.commit(inspection, evidence)
+            row = self._commit_with_evidence(inspection)
         except LogError as error:
-            self._evidence.give_back(evidence)
             self._health.log_ok = False
             logger.error("row not committed", camera=channel.name, error=str(error))
-            return None, decision if decision.verdict is Verdict.FAULT else Decision.fault(Reason.STORAGE)
+            if decision.verdict is not Verdict.FAULT:
+                decision = Decision.fault(Reason.STORAGE)
+            self._owed.append(replace(inspection, verdict=int(decision.verdict), reason=decision.reason))
+            return None, decision
         self._health.log_ok = True
         return row, decision
+
+    def _commit_with_evidence(self, inspection: Inspection) -> int:
+        """Evidence of earlier parts rides along; evidence that the log refuses must not hold up parts."""
+        evidence = self._evidence.finished()
+        try:
+            return self._log.commit(inspection, evidence)
+        except LogError as error:
+            if evidence and isinstance(error.__cause__, IntegrityError):
+                logger.error("evidence refused by the log", error=str(error))
+                return self._log.commit(inspection)
+            self._evidence.give_back(evidence)
+            raise
+
+    def settle(self) -> None:
+        """Try the log again after it failed: the rows that it is owed first, then tell that it is back."""
+        if self._health.log_ok and not self._owed:
+            return
+        try:
+            while self._owed:
+                self._log.commit(self._owed[0])
+                self._owed.popleft()
+            self._log.add_event("log", "the log can be written again")
+        except LogError:
+            return
+        self._health.log_ok = True
+        logger.info("the log can be written again")
 
     def _write(
         self, channel: Channel, request: Request, decision: Decision, scored: Scored | None, now_ns: int
     ) -> bool:
         channel.overrun = decision.reason is Reason.OVERRUN
-        channel.answered += 1
         channel.block = replace(
             channel.block,
-            status=channel.status(log_ok=self._health.log_ok, running=self._health.running),
             verdict=int(decision.verdict),
             sequence=request.sequence,
             part_id=request.part_id,
@@ -168,19 +211,26 @@ class Answers:
             latency_ms=(now_ns - request.asked_ns) / 1e6,
             overruns=channel.lane.overruns,
         )
-        if self._link is None:
-            return True
         try:
-            self._link.write_inspector(channel.settings.inspector_base, channel.block)
-            if channel.settings.coils is not None:
-                passed, rejected = coils(int(decision.verdict))
-                outputs = channel.settings.coils
-                self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected})
+            self.write(channel, channel.block)
         except PlcError:
             self.undelivered[channel.name] = Undelivered(request, decision.verdict)
             return False
         self.undelivered.pop(channel.name, None)
         return True
+
+    def write(self, channel: Channel, block: InspectorBlock) -> None:
+        """Write a block to the channel's registers, then the coils that follow it. Raises PlcError."""
+        if self._link is None:
+            return
+        status = channel.status(log_ok=self._health.storage_ok, running=self._health.running)
+        block = replace(block, heartbeat=channel.heartbeat, status=status)
+        self._link.write_inspector(channel.settings.inspector_base, block)
+        outputs = channel.settings.coils
+        if outputs is not None:
+            passed, rejected = coils(block.verdict)
+            self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected})
+        channel.confirmed = (block.sequence, block.part_id)
 
     def _keep(self, channel: Channel, answer: Answer, frame: Frame | None, scored: Scored | None) -> None:
         if answer.inspection is None or frame is None:
@@ -217,3 +267,15 @@ class Answers:
         )
         if self._observer is not None:
             self._observer(answer)
+
+
+def _in_time(request: Request, decision: Decision) -> Decision:
+    """FAULT in place of a verdict whose deadline has passed; the score stays in the row."""
+    if decision.verdict is Verdict.FAULT or time.monotonic_ns() < request.deadline_ns:
+        return decision
+    return Decision.fault(Reason.LATE)
+
+
+def _readable(source: str) -> str:
+    """A file name may hold bytes that are no text; the log holds text."""
+    return source.encode("utf-8", "replace").decode()

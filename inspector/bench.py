@@ -94,6 +94,7 @@ def measure(
     ours, theirs = context.Pipe()
     plc = context.Process(target=_serve, args=(theirs,), daemon=True)
     plc.start()
+    theirs.close()
     try:
         station = _station(folder, ours.recv(), fps, size)
         with AuditLog.open(station.database) as log:

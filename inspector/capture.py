@@ -34,8 +34,7 @@ def _take(camera: CameraProcess, settings: CameraSettings, count: int, timeout_s
         if camera.state == "open" and settings.trigger == "plc" and asked < taken:
             asked = taken
             camera.fire(taken + 1)
-        if camera.connection is not None:
-            connection.wait([camera.connection], 0.1)
+        connection.wait([] if camera.connection is None else [camera.connection], 0.1)
         for event in camera.poll():
             match event:
                 case FrameReady(frame) if taken < count:

@@ -58,7 +58,7 @@ class Judge:
     @property
     def scale(self) -> float:
         """Map value at the top of the heatmap's colour scale: the threshold is its middle."""
-        return 2 * self.threshold if self.threshold else 1.0
+        return 2 * self.threshold if self.threshold and self.threshold > 0 else 1.0
 
 
 @dataclass(slots=True)
@@ -70,14 +70,15 @@ class Channel:
     judge: Judge
     camera: CameraProcess
     lane: Lane
-    block: InspectorBlock
+    block: InspectorBlock  # the newest answer; the heartbeat beside it counts on its own
+    heartbeat: int = 0
+    confirmed: tuple[int, int] | None = None  # sequence and part id that the PLC is known to hold
     lock: threading.Lock = field(default_factory=threading.Lock)  # one answer at a time
     camera_ok: bool = False
     model_ok: bool = True
     overrun: bool = False  # the last trigger came too soon
     in_work: int | None = None  # token of the request whose frame is being scored
     exhausted: bool = False  # a folder that is played once has no more frames
-    answered: int = 0
 
     @property
     def name(self) -> str:

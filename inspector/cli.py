@@ -165,7 +165,9 @@ def run(config: Config = None) -> None:
 def plc_sim(
     config: Config = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: [plc] host.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; default: [plc] port.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on; default: [plc] port.")
+    ] = None,
     line: Annotated[bool, typer.Option("--line", help="Play a line: trigger, part id, ack.")] = False,
     period: Annotated[float, typer.Option(min=0.01, help="Seconds from part to part of --line.")] = 1.0,
     parts: Annotated[int | None, typer.Option(min=1, help="Stop --line after so many parts.")] = None,
@@ -184,7 +186,7 @@ def log_(
     verdict: Annotated[str | None, typer.Option(help="pass, reject or fault.")] = None,
     camera: Annotated[str | None, typer.Option(help="Only this camera.")] = None,
     reason: Annotated[str | None, typer.Option(help="Only faults for this reason.")] = None,
-    part: Annotated[int | None, typer.Option(help="Only this part id.")] = None,
+    part: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Only this part id.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Only scores from here up.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     events: Annotated[bool, typer.Option("--events", help="List events instead of decisions.")] = False,
@@ -202,7 +204,9 @@ def log_(
 
 @app.command()
 def show(
-    inspection: Annotated[int, typer.Argument(metavar="ID", help="Of the decision, from `inspector log`.")],
+    inspection: Annotated[
+        int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="Of the decision, from `inspector log`.")
+    ],
     config: Config = None,
     out: Annotated[Path | None, typer.Option(help="PNG to write; default: inspection-ID.png.")] = None,
 ) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from inspector.errors import SettingsError
+from inspector.errors import InspectorError, SettingsError
 from inspector.settings import CameraSettings, Settings
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from inspector.plc.simulator_line import Line
 
 
+BUSY_S = 0.2  # how long a decision waits for another process that writes to the log
 SWITCH_S = 0.0005  # python's own 5 ms would let the evidence thread hold up a verdict for as long
 
 
@@ -142,7 +144,10 @@ def run_station(settings: Settings) -> None:
 
     logs.configure(settings.logging)
     sys.setswitchinterval(SWITCH_S)
-    with AuditLog.open(settings.database, settings.log.synchronous) as log:
+    with (
+        AuditLog.open(settings.database, settings.log.synchronous, busy_timeout_s=BUSY_S) as log,
+        _alone(settings.station.data / "inspector.lock"),
+    ):
         from inspector import (
             judges,  # seconds of imports, which a log that cannot be opened does not wait for
         )
@@ -154,6 +159,20 @@ def run_station(settings: Settings) -> None:
             daemon.run()
         finally:
             gc.unfreeze()  # or triton tells of hundreds of leaks at the exit, below the message that matters
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Two daemons would answer every part twice. The lock ends with the process, however it ends."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InspectorError(
+                f"another inspector runs on this station (it holds {lock}); stop it first: "
+                "systemctl stop inspector"
+            ) from None
+        yield
 
 
 def simulate_plc(

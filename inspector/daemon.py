@@ -94,23 +94,22 @@ class Daemon:
 
         Raises PlcError or CameraError when the PLC or a camera cannot be had within startup_timeout_s.
         """
-        self._housekeep()
-        self._evidence.start()
-        self._resume_sequences()
-        try:
-            self._meet_plc()
-            for channel in self._channels:
-                channel.camera.start()
-            self._line.start()
-            with _signals(self.stop):
+        with _signals(self.stop):
+            self._housekeep()
+            self._evidence.start()
+            self._resume_sequences()
+            try:
+                self._meet_plc()
+                for channel in self._channels:
+                    channel.camera.start()
+                self._line.start()
                 self._start_cameras()
-                self._tell_uncalibrated()
-                self._journal.note("started", "info", f"inspector runs with {len(self._channels)} cameras")
-                self._notifier.notify("READY=1\nSTATUS=inspecting")
+                if not self._stopping:
+                    self._tell_started()
                 while not self._finished():
                     self._round()
-        finally:
-            self._shut_down()
+            finally:
+                self._shut_down()
 
     # --- start -------------------------------------------------------------------------------------
 
@@ -143,13 +142,15 @@ class Daemon:
                 missing = next(c for c in self._channels if not c.camera_ok and not c.exhausted)
                 why = problems.get(missing.name, "the camera process has not opened it")
                 raise CameraError(f"camera '{missing.name}': {why}")
-        self._health.running = True
+        self._health.running = not self._stopping
 
-    def _tell_uncalibrated(self) -> None:
+    def _tell_started(self) -> None:
         for channel in self._channels:
             if channel.judge.uncalibrated is not None:
                 message = f"every part will be FAULT: {channel.judge.uncalibrated}"
                 self._journal.note("uncalibrated", "error", message, channel.name)
+        self._journal.note("started", "info", f"inspector runs with {len(self._channels)} cameras")
+        self._notifier.notify("READY=1\nSTATUS=inspecting")
 
     # --- the cycle ---------------------------------------------------------------------------------
 
@@ -162,6 +163,7 @@ class Daemon:
             self._wake_out.recv(64)
         for channel in self._channels:
             for event in channel.camera.poll():
+                self._ticked = time.monotonic()
                 if isinstance(event, Down) and problems is not None:
                     problems[channel.name] = event.message
                     if event.fatal:
@@ -267,7 +269,19 @@ class Daemon:
     def _housekeep(self) -> None:
         self._housekept = time.monotonic()
         self._check_disk()
+        self._answers.settle()
+        for channel in self._channels:
+            if not channel.model_ok:
+                self._try_model(channel)
         self._notifier.notify("WATCHDOG=1")
+
+    def _try_model(self, channel: Channel) -> None:
+        """A line that waits for READY would never send the part that shows that the model works again."""
+        try:
+            channel.judge.scorer.warm_up()
+        except ModelError:
+            return
+        channel.model_ok = True
 
     def _check_disk(self) -> None:
         try:
@@ -293,18 +307,28 @@ class Daemon:
 
     def _shut_down(self) -> None:
         self._notifier.notify("STOPPING=1")
+        self._health.stopping = True
         self._health.running = False
+        if self._line.is_alive():
+            self._finish_parts_in_hand()
+        self._line.stop()
         for channel in self._channels:
             for request in channel.lane.claim_all():
                 self._answers.give(channel, request, Decision.fault(Reason.STOPPING))
-        self._line.stop()
+        self._line.say_goodbye()
         for channel in self._channels:
             channel.camera.stop()
         self._evidence.stop()
         self._store_evidence()
+        self._answers.settle()
         self._journal.note("stopped", "info", "inspector stops")
         if self._link is not None:
             self._link.close()
+
+    def _finish_parts_in_hand(self) -> None:
+        """Wait for frames that are on their way; each request ends at its deadline at the latest."""
+        while any(channel.lane.busy for channel in self._channels) and self._line.is_alive():
+            self._round()
 
 
 def open_link(plc: Plc) -> Link:

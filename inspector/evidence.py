@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -49,7 +50,6 @@ class EvidenceWriter:
         self._queue: queue.Queue[Exhibit | None] = queue.Queue(backlog)
         self._finished: deque[Evidence] = deque()
         self._thread = threading.Thread(target=self._work, name="evidence", daemon=True)
-        self.lost = 0
 
     def start(self) -> None:
         """Begin to take exhibits."""
@@ -60,7 +60,6 @@ class EvidenceWriter:
         try:
             self._queue.put_nowait(exhibit)
         except queue.Full:
-            self.lost += 1
             logger.warning("evidence given up: the disk is too slow", inspection=exhibit.inspection)
             return False
         return True
@@ -68,8 +67,9 @@ class EvidenceWriter:
     def finished(self) -> list[Evidence]:
         """Take what is stored and has no row yet; whoever takes it must commit it or give it back."""
         taken = []
-        while self._finished:
-            taken.append(self._finished.popleft())
+        with suppress(IndexError):  # the other thread may take the last one
+            while True:
+                taken.append(self._finished.popleft())
         return taken
 
     def give_back(self, evidence: list[Evidence]) -> None:
@@ -88,10 +88,16 @@ class EvidenceWriter:
                 exhibit = self._queue.get(timeout=CHECKPOINT_S)
                 if exhibit is None:
                     return
-                self._finished.append(self._keep(exhibit))
+                self._take(exhibit)
             except queue.Empty:
                 pass
             self._tidy()
+
+    def _take(self, exhibit: Exhibit) -> None:
+        try:
+            self._finished.append(self._keep(exhibit))
+        except Exception:
+            logger.exception("evidence not stored", inspection=exhibit.inspection)
 
     def _tidy(self) -> None:
         if time.monotonic() - self._checkpointed < CHECKPOINT_S:
@@ -108,7 +114,6 @@ class EvidenceWriter:
             try:
                 frame = self._store.store(exhibit.inspection, exhibit.camera, exhibit.taken, exhibit.image)
             except LogError as error:
-                self.lost += 1
                 logger.error("frame not stored", inspection=exhibit.inspection, error=str(error))
         packed = None
         if exhibit.map is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from inspector.plc.registers import PlcBlock, next_sequence
 
-MISSED_AT_MOST = 16  # a larger jump of the trigger sequence is a PLC that restarted, not missed triggers
+MISSED_AT_MOST = 1000  # a larger jump of the trigger sequence is a PLC that restarted, not missed triggers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,11 @@ class Lane:
         self.overruns = 0
 
     def resume(self, sequence: int) -> None:
-        """Go on numbering after the last sequence that was answered before a restart."""
+        """Go on numbering after the last sequence that was used before a restart; never goes back."""
         with self._lock:
-            self._sequence = sequence
+            ahead = (sequence - self._sequence) & 0xFFFF
+            if self._sequence == 0 or ahead < 0x8000:
+                self._sequence = sequence
 
     def watch_from(self, block: PlcBlock, answered: int, now_ns: int) -> Request | None:
         """Take up the PLC's trigger sequence at start.
@@ -70,9 +72,10 @@ class Lane:
             self._sequence = next_sequence(self._sequence)
             return self._opened(self._request(self._sequence, 0, now_ns))
 
-    def trigger(self, block: PlcBlock, now_ns: int) -> Triggered:
+    def trigger(self, block: PlcBlock, asked_ns: int) -> Triggered:
         """Compare the PLC's trigger sequence with the last one seen.
 
+        asked_ns: the earliest time at which a new trigger can have come, the last reading before this one.
         Triggers that came while a part is open, or that were overtaken between two polls, are
         overruns: each must be answered FAULT. A backward or far jump is a restarted PLC.
         """
@@ -84,11 +87,11 @@ class Lane:
             restarted = advance > MISSED_AT_MOST
             skipped = 0 if restarted else advance - 1
             missed = [
-                self._request((self._trigger_seen + step) & 0xFFFF, 0, now_ns)
+                self._request((self._trigger_seen + step) & 0xFFFF, 0, asked_ns)
                 for step in range(1, skipped + 1)
             ]
             self._trigger_seen = block.sequence
-            newest = self._request(block.sequence, block.part_id, now_ns)
+            newest = self._request(block.sequence, block.part_id, asked_ns)
             busy = bool(self._open)
             if busy:
                 missed.append(newest)

@@ -19,7 +19,7 @@ from inspector.errors import PlcError
 from inspector.journal import Journal
 from inspector.lane import Request
 from inspector.plc.link import Link
-from inspector.plc.registers import PlcBlock, next_heartbeat
+from inspector.plc.registers import NO_VERDICT, PlcBlock, next_heartbeat
 from inspector.settings import Plc
 from inspector.verdict import Decision, Reason
 
@@ -60,12 +60,15 @@ class LineLoop(threading.Thread):
         self._next_heartbeat = 0.0
         self._pulses = {channel.name: _Pulse(moved=time.monotonic()) for channel in channels}
         self._watching: set[str] = set()  # cameras whose trigger sequence has been taken up
+        self._read_at: dict[str, int] = {}  # when each PLC block was last read, monotonic ns
+        self._reconnects = 0
         self._connected = True
 
     def take_up(self) -> None:
         """Read where the PLC and we left off; answer what was in flight. Raises PlcError."""
         for channel in self._channels:
-            self._take_up(channel)
+            if channel.name not in self._watching:
+                self._take_up(channel)
 
     def stop(self) -> None:
         """End after the round in hand."""
@@ -79,8 +82,19 @@ class LineLoop(threading.Thread):
             self._expire()
             if self._link is not None:
                 self._talk()
-        if self._link is not None:
-            self._say_goodbye()
+
+    def say_goodbye(self) -> None:
+        """A status that is not READY tells the PLC that nobody is there before the still heartbeat does."""
+        if self._link is None:
+            return
+        try:
+            for channel in self._channels:
+                self._write_status(channel)
+                outputs = channel.settings.coils
+                if outputs is not None:
+                    self._link.write_coils({outputs.passed: False, outputs.rejected: False})
+        except PlcError as error:
+            logger.warning("the PLC was not told that the station stops", error=str(error))
 
     def _expire(self) -> None:
         now = time.monotonic_ns()
@@ -90,17 +104,25 @@ class LineLoop(threading.Thread):
 
     def _talk(self) -> None:
         try:
-            self._beat()
+            self._after_reconnect()
             for channel in self._channels:
-                self._deliver(channel)
                 if channel.name not in self._watching:
                     self._take_up(channel)
-                elif channel.settings.trigger == "plc":
-                    self._watch(channel, self._read(channel))
+                self._deliver(channel)
+                if channel.settings.trigger == "plc":
+                    self._watch(channel, *self._read(channel))
+                self._expire()
+            self._beat()
         except PlcError as error:
-            self._note_connection(ok=False, detail=str(error))
-        else:
-            self._note_connection(ok=True)
+            if self._connected:
+                self._connected = False
+                self._journal.note("plc", "error", str(error))
+
+    def _after_reconnect(self) -> None:
+        """What the PLC kept of us, and what it asked meanwhile, is looked at anew."""
+        if self._connection.reconnects != self._reconnects:
+            self._reconnects = self._connection.reconnects
+            self._watching.clear()
 
     def _beat(self) -> None:
         """Heartbeat and status of every channel; the PLC's own heartbeat is read at the same pace."""
@@ -109,23 +131,26 @@ class LineLoop(threading.Thread):
             return
         self._next_heartbeat = now + self._settings.heartbeat_ms / 1000
         for channel in self._channels:
-            with channel.lock:
-                channel.block = replace(
-                    channel.block,
-                    heartbeat=next_heartbeat(channel.block.heartbeat),
-                    status=channel.status(log_ok=self._health.log_ok, running=self._health.running),
-                )
-                block = channel.block
-                self._connection.write_heartbeat(
-                    channel.settings.inspector_base, block.heartbeat, block.status
-                )
+            channel.heartbeat = next_heartbeat(channel.heartbeat)
+            self._write_status(channel)
             if channel.settings.trigger != "plc":
                 self._read(channel)
+        if not self._connected:
+            self._connected = True
+            self._journal.note("plc", "info", f"connected to the PLC at {self._connection.address}")
 
-    def _read(self, channel: Channel) -> PlcBlock:
+    def _write_status(self, channel: Channel) -> None:
+        status = channel.status(log_ok=self._health.storage_ok, running=self._health.running)
+        self._connection.write_heartbeat(channel.settings.inspector_base, channel.heartbeat, status)
+
+    def _read(self, channel: Channel) -> tuple[PlcBlock, int]:
+        """The PLC's block, and the time (monotonic, ns) since which a trigger in it can be waiting."""
+        before = self._read_at.get(channel.name)
+        started = time.monotonic_ns()
         block = self._connection.read_plc(channel.settings.plc_base)
+        self._read_at[channel.name] = started
         self._check_pulse(channel, block.heartbeat)
-        return block
+        return block, started if before is None else before
 
     def _check_pulse(self, channel: Channel, value: int) -> None:
         pulse, now = self._pulses[channel.name], time.monotonic()
@@ -144,27 +169,33 @@ class LineLoop(threading.Thread):
             )
 
     def _take_up(self, channel: Channel) -> None:
-        """Go on where the registers stand, with the old verdict taken out of them.
+        """At start and after each new connection: go on where the registers stand.
 
-        It was written before the heartbeat stood still; beside a beating one it would pass the next part.
+        A verdict from before is taken out of them: it was written before the heartbeat stood still, and
+        beside a beating one it could pass the next part.
         """
         ours = self._connection.read_inspector(channel.settings.inspector_base)
+        held = (ours.sequence, ours.part_id)
         with channel.lock:
-            channel.block = replace(
-                channel.block, heartbeat=ours.heartbeat, sequence=ours.sequence, part_id=ours.part_id
-            )
-            self._connection.write_inspector(channel.settings.inspector_base, channel.block)
-        if channel.settings.trigger == "plc":
-            block = self._read(channel)
+            if channel.confirmed is None:
+                channel.heartbeat = ours.heartbeat
+                channel.lane.resume(ours.sequence)
+            # the daemon has started, or the PLC: it does not hold what it was last given
+            anew = held not in (channel.confirmed, (channel.block.sequence, channel.block.part_id))
+            wiped = replace(channel.block, verdict=NO_VERDICT, sequence=held[0], part_id=held[1])
+            if channel.name not in self._answers.undelivered:
+                channel.block = wiped
+            anew = anew or channel.confirmed is None
+            self._answers.write(channel, wiped)
+        if channel.settings.trigger == "plc" and anew:
+            block, _ = self._read(channel)
             in_flight = channel.lane.watch_from(block, ours.sequence, time.monotonic_ns())
             if in_flight is not None:
                 self._answers.give(channel, in_flight, Decision.fault(Reason.RESTARTED))
-        elif ours.sequence:
-            channel.lane.resume(ours.sequence)
         self._watching.add(channel.name)
 
-    def _watch(self, channel: Channel, block: PlcBlock) -> None:
-        triggered = channel.lane.trigger(block, time.monotonic_ns())
+    def _watch(self, channel: Channel, block: PlcBlock, asked_ns: int) -> None:
+        triggered = channel.lane.trigger(block, asked_ns)
         if triggered.restarted:
             self._journal.note(
                 "plc_restart", "warning", f"the trigger sequence jumped to {block.sequence}", channel.name
@@ -175,45 +206,34 @@ class LineLoop(threading.Thread):
             self._answers.give(channel, request, Decision.fault(Reason.OVERRUN))
 
     def _fire(self, channel: Channel, request: Request) -> None:
-        fired = channel.camera_ok and channel.camera.fire(request.token)
-        if not fired and channel.lane.claim(request):
-            self._answers.give(channel, request, Decision.fault(Reason.CAMERA_DOWN))
+        """Fire the camera, unless the part has gone by or nobody would wait for its frame."""
+        reason = Reason.CAMERA_DOWN
+        if self._health.stopping:
+            reason = Reason.STOPPING
+        elif time.monotonic_ns() >= request.deadline_ns:
+            reason = Reason.LATE
+        elif channel.camera_ok and channel.camera.fire(request.token):
+            return
+        if channel.lane.claim(request):
+            self._answers.give(channel, request, Decision.fault(reason))
 
     def _deliver(self, channel: Channel) -> None:
-        """After a failed write: see whether it arrived; if not, repeat it until its deadline, then FAULT."""
+        """After a failed write: repeat it until its deadline, then FAULT; a FAULT until it arrives."""
         waiting = self._answers.undelivered.get(channel.name)
         if waiting is None:
             return
+        if not waiting.expired():
+            with channel.lock:
+                if self._answers.undelivered.get(channel.name) is waiting:
+                    self._answers.write(channel, channel.block)
+                    del self._answers.undelivered[channel.name]
+            return
         ours = self._connection.read_inspector(channel.settings.inspector_base)
-        with channel.lock:
-            if self._answers.undelivered.get(channel.name) is not waiting:
-                return
-            if (ours.sequence, ours.verdict) == (waiting.request.sequence, waiting.verdict):
-                del self._answers.undelivered[channel.name]
-                return
-            if time.monotonic_ns() < waiting.request.deadline_ns:
-                self._connection.write_inspector(channel.settings.inspector_base, channel.block)
-                del self._answers.undelivered[channel.name]
-                return
+        arrived = (ours.sequence, ours.verdict) == (waiting.request.sequence, waiting.verdict)
+        if arrived and channel.settings.coils is None:
+            self._answers.undelivered.pop(channel.name, None)
+            return
         self._answers.give(channel, waiting.request, Decision.fault(Reason.LATE))
-
-    def _note_connection(self, *, ok: bool, detail: str = "") -> None:
-        if ok and not self._connected:
-            self._journal.note("plc", "info", f"connected to the PLC at {self._connection.address}")
-        elif not ok and self._connected:
-            self._journal.note("plc", "error", detail)
-        self._connected = ok
-
-    def _say_goodbye(self) -> None:
-        """Status 0 tells the PLC that nobody is there before the still heartbeat does."""
-        try:
-            for channel in self._channels:
-                status = channel.status(log_ok=self._health.log_ok, running=False)
-                self._connection.write_heartbeat(
-                    channel.settings.inspector_base, channel.block.heartbeat, status
-                )
-        except PlcError as error:
-            logger.warning("the PLC was not told that the station stops", error=str(error))
 
     @property
     def _connection(self) -> Link:

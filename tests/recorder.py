@@ -25,9 +25,12 @@ class _Bank(DataBank):
         super().__init__()
         self.writes: list[Write] = []
         self.guard = threading.Lock()
+        self.read_only = False  # refuse writes with a Modbus exception, as a PLC in program mode does
 
     def set_holding_registers(self, address, word_list, srv_info=None):
         if srv_info is not None:
+            if self.read_only:
+                return None
             with self.guard:
                 self.writes.append(Write(time.monotonic(), address, list(word_list)))
         return super().set_holding_registers(address, word_list, srv_info)
@@ -64,6 +67,11 @@ class Recorder:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def forget(self) -> None:
+        """Lose every register, as a PLC without retentive memory does when it restarts."""
+        for base in range(0, 1000, 100):
+            self.bank.set_holding_registers(base, [0] * 100)
+
     def writes(self, base: int = 100) -> list[Write]:
         with self.bank.guard:
             return [w for w in self.bank.writes if base <= w.address < base + 13]
@@ -75,6 +83,9 @@ class Recorder:
 
     def registers(self, base: int, count: int) -> list[int]:
         return self.bank.get_holding_registers(base, count)
+
+    def coils(self, *addresses: int) -> list[bool]:
+        return [bool(self.bank.get_coils(address)[0]) for address in addresses]
 
     def status(self, base: int = 100) -> int:
         return self.registers(base, 13)[1]

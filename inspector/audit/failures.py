@@ -52,3 +52,5 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         raise explain(path, error) from error
+    except (OverflowError, UnicodeError) as error:
+        raise LogError(f"inspection log {path} cannot hold a value: {error}") from error

@@ -11,7 +11,7 @@ What the register width cannot hold:
 - a score or threshold that does not exist (None, NaN) is NaN, one that float32 cannot hold is ±infinity.
   float32 is for display: the verdict register alone decides.
 
-Sequence 0 in the inspector's block means "no verdict yet", always together with verdict 0. Sequences that
+Verdict 0 means "no verdict", whatever the sequence beside it; sequence 0 means "none yet". Sequences that
 the inspector numbers itself (camera trigger) therefore run 1 … 65535, 1 …; sequences that the PLC numbers
 are echoed as they are, 0 included, and it is the verdict (not 0) that tells the answer from the empty block.
 """

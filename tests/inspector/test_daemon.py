@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import time
 
 import psutil
@@ -222,3 +223,112 @@ def test_kill_9_at_any_moment_leaves_no_verdict_on_the_wire_without_its_row(stat
         rows = {(r.sequence, r.verdict) for r in log.inspections(limit=None)}
     assert len(plc.verdicts()) > 4 * rounds
     assert [v for v in plc.verdicts() if v not in rows] == []
+
+
+def test_coils_follow_the_registers_and_go_out_with_the_daemon(station, plc):
+    start(station, plc, coils={"passed": 3, "rejected": 9}, deadline_ms=3000)
+    assert plc.coils(3, 9) == [False, False]
+    plc.trigger(1)
+    until(lambda: plc.coils(3, 9) == [True, False], "the pass coil", 10)
+    camera_process(station).suspend()
+    plc.trigger(2)
+    plc.trigger(3)
+    until(lambda: plc.coils(3, 9) == [False, True], "the reject coil for a FAULT", 10)
+    assert station.stop() == 0
+    assert plc.coils(3, 9) == [False, False]
+
+
+def test_a_pass_coil_from_before_a_kill_is_out_before_the_heart_beats_again(station, plc):
+    start(station, plc, coils={"passed": 3, "rejected": 4})
+    plc.trigger(1)
+    until(lambda: plc.coils(3) == [True], "the pass coil", 10)
+    station.kill()
+    before = len(plc.writes())
+    station.start()
+    until(lambda: any(len(w.values) == 2 for w in plc.writes()[before:]), "a heartbeat")
+    assert plc.coils(3, 4) == [False, False]
+
+
+def test_a_trigger_that_waited_out_an_outage_is_late_not_inspected(station, plc):
+    start(station, plc, deadline_ms=500)
+    plc.trigger(1)
+    until(lambda: (1, PASS) in plc.verdicts(), "a verdict", 10)
+    plc.stop()
+    time.sleep(0.3)
+    plc.trigger(2)
+    time.sleep(1.5)
+    plc.start()
+    until(lambda: len(plc.verdicts()) > 1, "the answer", 20)
+    assert plc.verdicts()[1:] == [(2, FAULT)]
+    plc.trigger(3)
+    until(lambda: (3, PASS) in plc.verdicts(), "the next part", 10)
+
+
+def test_a_plc_that_lost_its_memory_is_answered_from_its_first_trigger(station, plc):
+    start(station, plc)
+    for sequence in (1, 2):
+        plc.trigger(sequence)
+        until(lambda s=sequence: (s, PASS) in plc.verdicts(), f"verdict {sequence}", 10)
+    plc.stop()
+    plc.forget()
+    plc.trigger(2)  # its new program comes to where the old one was
+    plc.start()
+    until(lambda: len(plc.verdicts()) > 2, "an answer to the new trigger", 20)
+    assert plc.verdicts()[2] == (2, FAULT)
+    plc.trigger(3)
+    until(lambda: (3, PASS) in plc.verdicts(), "the next part", 10)
+
+
+def test_ready_comes_back_by_itself_when_the_log_does_and_its_faults_get_their_rows(station, plc):
+    start(station, plc)
+    other = sqlite3.connect(station.data / "inspector.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    plc.trigger(1)
+    until(lambda: plc.verdicts(), "a verdict while the log is locked", 10)
+    assert plc.verdicts() == [(1, FAULT)]
+    assert not plc.status() & Status.LOG_OK
+    other.execute("ROLLBACK")
+    until(lambda: plc.status() & READY and plc.status() & Status.LOG_OK, "READY again", 10)
+    with station.log() as log:
+        assert [(r.sequence, r.verdict, r.reason) for r in log.inspections()] == [(1, FAULT, "storage")]
+    plc.trigger(2)
+    until(lambda: (2, PASS) in plc.verdicts(), "the next part", 10)
+
+
+def test_a_second_daemon_on_the_same_station_does_not_touch_the_line(station, plc):
+    start(station, plc)
+    before = plc.registers(100, 13)[2:]
+    second = station.command("run")
+    assert second.returncode == 1
+    assert "another inspector runs on this station" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert plc.registers(100, 13)[2:] == before
+
+
+def test_sigterm_finishes_the_part_in_hand(station, plc):
+    start(station, plc, deadline_ms=10_000, silence_s=20.0)
+    child = camera_process(station)
+    child.suspend()
+    plc.trigger(1)
+    until(lambda: plc.status() & Status.BUSY, "BUSY", 5)
+    station.daemon.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    station.daemon.send_signal(signal.SIGTERM)  # an impatient operator must not cut it short
+    child.resume()
+    assert station.daemon.wait(timeout=20) == 0
+    assert plc.verdicts() == [(1, PASS)]
+    with station.log() as log:
+        assert log.events()[0].kind == "stopped"
+
+
+def test_a_plc_that_refuses_writes_does_not_flood_the_log(station, plc):
+    start(station, plc, deadline_ms=300)
+    plc.bank.read_only = True
+    plc.trigger(1)
+    time.sleep(2)
+    plc.bank.read_only = False
+    until(lambda: plc.verdicts(), "the answer", 10)
+    assert plc.verdicts() == [(1, FAULT)]
+    with station.log() as log:
+        assert len(log.inspections(limit=None)) <= 2
+        assert len([e for e in log.events(limit=None) if e.kind == "plc"]) <= 2

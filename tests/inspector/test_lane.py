@@ -16,34 +16,34 @@ def lane(seen: int = 0) -> Lane:
 
 
 def test_a_change_of_the_sequence_asks_for_an_inspection():
-    triggered = lane(seen=7).trigger(PlcBlock(sequence=8, part_id=4711), now_ns=0)
+    triggered = lane(seen=7).trigger(PlcBlock(sequence=8, part_id=4711), asked_ns=0)
     assert (triggered.fire.sequence, triggered.fire.part_id) == (8, 4711)
     assert triggered.overrun == ()
 
 
 def test_the_same_sequence_asks_for_nothing():
-    assert lane(seen=7).trigger(PlcBlock(sequence=7), now_ns=0).fire is None
+    assert lane(seen=7).trigger(PlcBlock(sequence=7), asked_ns=0).fire is None
 
 
 def test_a_trigger_while_busy_is_an_overrun_and_is_counted():
     one = lane()
-    first = one.trigger(PlcBlock(sequence=1), now_ns=0).fire
-    second = one.trigger(PlcBlock(sequence=2, part_id=9), now_ns=1)
+    first = one.trigger(PlcBlock(sequence=1), asked_ns=0).fire
+    second = one.trigger(PlcBlock(sequence=2, part_id=9), asked_ns=1)
     assert second.fire is None
     assert [(r.sequence, r.part_id) for r in second.overrun] == [(2, 9)]
     assert one.overruns == 1
     assert one.claim(first)
-    assert one.trigger(PlcBlock(sequence=3), now_ns=2).fire.sequence == 3
+    assert one.trigger(PlcBlock(sequence=3), asked_ns=2).fire.sequence == 3
 
 
 def test_triggers_overtaken_between_two_polls_are_answered_too():
-    triggered = lane(seen=65534).trigger(PlcBlock(sequence=1), now_ns=0)
+    triggered = lane(seen=65534).trigger(PlcBlock(sequence=1), asked_ns=0)
     assert [r.sequence for r in triggered.overrun] == [65535, 0]
     assert triggered.fire.sequence == 1
 
 
 def test_a_sequence_that_goes_back_is_a_restarted_plc_not_65000_missed_parts():
-    triggered = lane(seen=500).trigger(PlcBlock(sequence=1), now_ns=0)
+    triggered = lane(seen=500).trigger(PlcBlock(sequence=1), asked_ns=0)
     assert triggered.restarted
     assert triggered.fire.sequence == 1
     assert triggered.overrun == ()
@@ -54,13 +54,25 @@ def test_what_was_in_flight_during_a_restart_is_returned_once():
     block = PlcBlock(sequence=12, part_id=3)
     in_flight = one.watch_from(block, answered=11, now_ns=0)
     assert (in_flight.sequence, in_flight.part_id) == (12, 3)
-    assert one.trigger(block, now_ns=1).fire is None
+    assert one.trigger(block, asked_ns=1).fire is None
 
 
 def test_own_numbers_go_on_after_a_restart_and_never_use_zero():
     one = Lane(deadline_ms=100)
     one.resume(65534)
     assert [one.own(0).sequence for _ in range(3)] == [65535, 1, 2]
+
+
+def test_own_numbers_never_go_back_to_what_the_plc_still_holds():
+    one = Lane(deadline_ms=100)
+    one.resume(4)  # from the log
+    one.resume(3)  # from registers that missed the last write
+    assert one.own(0).sequence == 5
+
+
+def test_a_trigger_counts_from_the_last_time_that_the_plc_was_read():
+    request = lane().trigger(PlcBlock(sequence=1), asked_ns=5).fire
+    assert request.deadline_ns == 5 + 100_000_000
 
 
 def test_only_one_of_many_threads_may_answer():
@@ -97,7 +109,7 @@ def test_every_sequence_of_a_well_behaved_plc_is_answered_exactly_once(start, st
     one, answered, sequence, working = lane(seen=start), [], start, None
     for advance, finish in steps:
         sequence += advance
-        triggered = one.trigger(PlcBlock(sequence=sequence & 0xFFFF), now_ns=0)
+        triggered = one.trigger(PlcBlock(sequence=sequence & 0xFFFF), asked_ns=0)
         answered += [request.sequence for request in triggered.overrun]
         working = triggered.fire or working
         if finish and working is not None and one.claim(working):

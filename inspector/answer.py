@@ -231,6 +231,7 @@ class Answers:
             passed, rejected = coils(block.verdict)
             self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected})
         channel.confirmed = (block.sequence, block.part_id)
+        channel.confirmed_on = self._link.reconnects
 
     def _keep(self, channel: Channel, answer: Answer, frame: Frame | None, scored: Scored | None) -> None:
         if answer.inspection is None or frame is None:

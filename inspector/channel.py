@@ -72,7 +72,8 @@ class Channel:
     lane: Lane
     block: InspectorBlock  # the newest answer; the heartbeat beside it counts on its own
     heartbeat: int = 0
-    confirmed: tuple[int, int] | None = None  # sequence and part id that the PLC is known to hold
+    confirmed: tuple[int, int] | None = None  # sequence and part id that the PLC is known to hold …
+    confirmed_on: int | None = None  # … since this connection, counted by Link.reconnects
     lock: threading.Lock = field(default_factory=threading.Lock)  # one answer at a time
     camera_ok: bool = False
     model_ok: bool = True

@@ -174,9 +174,12 @@ class LineLoop(threading.Thread):
         A verdict from before is taken out of them: it was written before the heartbeat stood still, and
         beside a beating one it could pass the next part.
         """
-        ours = self._connection.read_inspector(channel.settings.inspector_base)
-        held = (ours.sequence, ours.part_id)
         with channel.lock:
+            if channel.confirmed_on == self._connection.reconnects:
+                self._watching.add(channel.name)  # a verdict has gone out on this connection already
+                return
+            ours = self._connection.read_inspector(channel.settings.inspector_base)
+            held = (ours.sequence, ours.part_id)
             if channel.confirmed is None:
                 channel.heartbeat = ours.heartbeat
                 channel.lane.resume(ours.sequence)
@@ -230,10 +233,12 @@ class LineLoop(threading.Thread):
             return
         ours = self._connection.read_inspector(channel.settings.inspector_base)
         arrived = (ours.sequence, ours.verdict) == (waiting.request.sequence, waiting.verdict)
-        if arrived and channel.settings.coils is None:
-            self._answers.undelivered.pop(channel.name, None)
+        if not arrived or channel.settings.coils is not None:
+            self._answers.give(channel, waiting.request, Decision.fault(Reason.LATE))
             return
-        self._answers.give(channel, waiting.request, Decision.fault(Reason.LATE))
+        with channel.lock:
+            if self._answers.undelivered.get(channel.name) is waiting:
+                del self._answers.undelivered[channel.name]
 
     @property
     def _connection(self) -> Link:

@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import time
+from itertools import pairwise
 
 import psutil
 
@@ -208,6 +209,9 @@ def test_a_plc_that_goes_away_finds_no_pass_that_is_too_old_and_the_station_goes
     late = [s for s, v in plc.verdicts()[seen:] if v == PASS and known[s, v].latency_ms > 400]
     assert late == []
     assert len({r.sequence for r in rows}) > len({s for s, _ in plc.verdicts()}), "parts went by meanwhile"
+    blocks = [w.values for w in plc.writes() if len(w.values) == 13]
+    fresh = [now for before, now in pairwise(blocks) if now[3] == before[3] and before[2] and not now[2]]
+    assert len(fresh) <= 1, "only the verdict from before the outage is taken out of the registers"
 
 
 def test_kill_9_at_any_moment_leaves_no_verdict_on_the_wire_without_its_row(station, plc):

@@ -7,7 +7,7 @@ channel keeps the order of the log and the order on the wire the same.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from inspector.verdict import Decision, Reason, Verdict
 
 logger = structlog.get_logger()
 
+UNDELIVERED_AT_MOST = 64  # verdicts that wait for a PLC; older ones have no part before the camera any more
 OWED_AT_MOST = 10_000  # FAULTs that wait for a log that cannot be written
 
 
@@ -64,14 +65,15 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A verdict that the PLC did not confirm."""
+    """A verdict that the PLC has not confirmed."""
 
     request: Request
-    verdict: Verdict
+    block: InspectorBlock
+    tried: bool = False  # it may have arrived all the same, only its confirmation not
 
     def expired(self) -> bool:
         """Whether it has become too old to be delivered as it is; a FAULT never does."""
-        return self.verdict is not Verdict.FAULT and time.monotonic_ns() >= self.request.deadline_ns
+        return self.block.verdict != Verdict.FAULT and time.monotonic_ns() >= self.request.deadline_ns
 
 
 class Answers:
@@ -93,7 +95,9 @@ class Answers:
         self._settings = settings
         self._observer = observer
         self._owed: deque[Inspection] = deque(maxlen=OWED_AT_MOST)  # on the wire, not in the log yet
-        self.undelivered: dict[str, Undelivered] = {}  # by camera, the newest only
+        self._undelivered: defaultdict[str, deque[Undelivered]] = defaultdict(
+            lambda: deque(maxlen=UNDELIVERED_AT_MOST)
+        )  # by camera, oldest first
 
     def give(
         self,
@@ -211,13 +215,48 @@ class Answers:
             latency_ms=(now_ns - request.asked_ns) / 1e6,
             overruns=channel.lane.overruns,
         )
+        self._undelivered[channel.name].append(Undelivered(request, channel.block))
         try:
-            self.write(channel, channel.block)
+            self.flush(channel)
         except PlcError:
-            self.undelivered[channel.name] = Undelivered(request, decision.verdict)
             return False
-        self.undelivered.pop(channel.name, None)
         return True
+
+    def waits(self, channel: Channel) -> bool:
+        """Whether a verdict waits to be delivered."""
+        return bool(self._undelivered[channel.name])
+
+    def flush(self, channel: Channel) -> None:
+        """Write what waits to be delivered, oldest first, what is too old by now as FAULT.
+
+        The caller holds the channel's lock. Raises PlcError; what was not written goes on waiting.
+        """
+        queue = self._undelivered[channel.name]
+        while queue:
+            if queue[0].tried and self._arrived(channel, queue[0]):
+                queue.popleft()
+                continue
+            if queue[0].expired():
+                queue[0] = self._too_late(channel, queue[0])
+            queue[0] = replace(queue[0], tried=True)
+            self.write(channel, queue[0].block)
+            queue.popleft()
+
+    def _arrived(self, channel: Channel, waiting: Undelivered) -> bool:
+        """Whether the registers hold it; where coils follow them it is written again in any case."""
+        if self._link is None or channel.settings.coils is not None:
+            return False
+        ours = self._link.read_inspector(channel.settings.inspector_base)
+        if (ours.sequence, ours.verdict) != (waiting.block.sequence, waiting.block.verdict):
+            return False
+        self._confirm(channel, waiting.block)
+        return True
+
+    def _too_late(self, channel: Channel, waiting: Undelivered) -> Undelivered:
+        """The FAULT that goes out in its place, with a row of its own."""
+        late = Decision.fault(Reason.LATE)
+        self._commit(channel, waiting.request, late, None, None)
+        return replace(waiting, block=replace(waiting.block, verdict=int(late.verdict), score=None))
 
     def write(self, channel: Channel, block: InspectorBlock) -> None:
         """Write a block to the channel's registers, then the coils that follow it. Raises PlcError."""
@@ -230,8 +269,11 @@ class Answers:
         if outputs is not None:
             passed, rejected = coils(block.verdict)
             self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected})
+        self._confirm(channel, block)
+
+    def _confirm(self, channel: Channel, block: InspectorBlock) -> None:
         channel.confirmed = (block.sequence, block.part_id)
-        channel.confirmed_on = self._link.reconnects
+        channel.confirmed_on = self._link.reconnects if self._link else None
 
     def _keep(self, channel: Channel, answer: Answer, frame: Frame | None, scored: Scored | None) -> None:
         if answer.inspection is None or frame is None:

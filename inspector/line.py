@@ -108,7 +108,9 @@ class LineLoop(threading.Thread):
             for channel in self._channels:
                 if channel.name not in self._watching:
                     self._take_up(channel)
-                self._deliver(channel)
+                if self._answers.waits(channel):
+                    with channel.lock:
+                        self._answers.flush(channel)
                 if channel.settings.trigger == "plc":
                     self._watch(channel, *self._read(channel))
                 self._expire()
@@ -175,6 +177,7 @@ class LineLoop(threading.Thread):
         beside a beating one it could pass the next part.
         """
         with channel.lock:
+            self._answers.flush(channel)
             if channel.confirmed_on == self._connection.reconnects:
                 self._watching.add(channel.name)  # a verdict has gone out on this connection already
                 return
@@ -186,8 +189,7 @@ class LineLoop(threading.Thread):
             # the daemon has started, or the PLC: it does not hold what it was last given
             anew = held not in (channel.confirmed, (channel.block.sequence, channel.block.part_id))
             wiped = replace(channel.block, verdict=NO_VERDICT, sequence=held[0], part_id=held[1])
-            if channel.name not in self._answers.undelivered:
-                channel.block = wiped
+            channel.block = wiped
             anew = anew or channel.confirmed is None
             self._answers.write(channel, wiped)
         if channel.settings.trigger == "plc" and anew:
@@ -219,26 +221,6 @@ class LineLoop(threading.Thread):
             return
         if channel.lane.claim(request):
             self._answers.give(channel, request, Decision.fault(reason))
-
-    def _deliver(self, channel: Channel) -> None:
-        """After a failed write: repeat it until its deadline, then FAULT; a FAULT until it arrives."""
-        waiting = self._answers.undelivered.get(channel.name)
-        if waiting is None:
-            return
-        if not waiting.expired():
-            with channel.lock:
-                if self._answers.undelivered.get(channel.name) is waiting:
-                    self._answers.write(channel, channel.block)
-                    del self._answers.undelivered[channel.name]
-            return
-        ours = self._connection.read_inspector(channel.settings.inspector_base)
-        arrived = (ours.sequence, ours.verdict) == (waiting.request.sequence, waiting.verdict)
-        if not arrived or channel.settings.coils is not None:
-            self._answers.give(channel, waiting.request, Decision.fault(Reason.LATE))
-            return
-        with channel.lock:
-            if self._answers.undelivered.get(channel.name) is waiting:
-                del self._answers.undelivered[channel.name]
 
     @property
     def _connection(self) -> Link:

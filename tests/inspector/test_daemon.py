@@ -34,7 +34,7 @@ def test_every_trigger_gets_its_verdict_in_one_write_with_the_row_committed_befo
     start(station, plc)
     for sequence in range(1, 21):
         plc.trigger(sequence, part=70000 + sequence)
-        until(lambda s=sequence: (s, PASS) in plc.verdicts(), f"verdict {sequence}", 10)
+        until(lambda s=sequence: (s, PASS) in plc.verdicts(), f"verdict {sequence}", 30)
     beats = [w.values[0] for w in plc.writes() if w.address == 100]
     assert station.stop() == 0
     assert plc.verdicts() == [(s, PASS) for s in range(1, 21)]
@@ -58,7 +58,7 @@ def test_a_score_above_the_threshold_rejects(station, plc):
     write_bundle(station.data / "models" / "part", REJECTING)
     start(station, plc)
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict", 10)
+    until(lambda: plc.verdicts(), "a verdict", 30)
     assert plc.verdicts() == [(1, REJECT)]
 
 
@@ -70,7 +70,7 @@ def test_an_uncalibrated_model_passes_nothing_and_says_so(station, plc):
     until(lambda: plc.status() & Status.CAMERA_OK, "the camera")
     assert not plc.status() & READY
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict", 10)
+    until(lambda: plc.verdicts(), "a verdict", 30)
     assert plc.verdicts() == [(1, FAULT)]
     with station.log() as log:
         assert log.inspections()[0].reason == "uncalibrated"
@@ -83,12 +83,12 @@ def test_a_model_calibrated_for_another_precision_passes_nothing(station, plc):
     until(lambda: plc.status() & Status.CAMERA_OK, "the camera")
     assert plc.status() & Status.UNCALIBRATED
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict", 10)
+    until(lambda: plc.verdicts(), "a verdict", 30)
     assert plc.verdicts() == [(1, FAULT)]
 
 
 def test_a_folder_played_once_gives_a_row_a_verdict_and_a_frame_for_each_image_and_ends(station, plc):
-    station.write(camera(trigger="camera", folder={"repeat": False, "fps": 10.0}))
+    station.write(camera(trigger="camera", ring_slots=8, folder={"repeat": False, "fps": 10.0}))
     station.start()
     assert station.daemon.wait(timeout=60) == 0, station.said()
     assert plc.verdicts() == [(s, PASS) for s in range(1, 9)]
@@ -99,7 +99,7 @@ def test_a_folder_played_once_gives_a_row_a_verdict_and_a_frame_for_each_image_a
 
 
 def test_numbering_goes_on_after_a_restart(station, plc):
-    station.write(camera(trigger="camera", folder={"repeat": False, "fps": 20.0}))
+    station.write(camera(trigger="camera", ring_slots=8, folder={"repeat": False, "fps": 20.0}))
     for _ in range(2):
         station.start()
         assert station.daemon.wait(timeout=60) == 0, station.said()
@@ -109,7 +109,7 @@ def test_numbering_goes_on_after_a_restart(station, plc):
 def test_a_pass_from_before_a_restart_is_gone_before_the_heart_beats_again(station, plc):
     start(station, plc)
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict", 10)
+    until(lambda: plc.verdicts(), "a verdict", 30)
     station.kill()
     before = len(plc.writes())
     assert plc.registers(100, 4)[2:] == [PASS, 1]
@@ -121,7 +121,7 @@ def test_a_pass_from_before_a_restart_is_gone_before_the_heart_beats_again(stati
 def test_a_part_in_flight_during_a_restart_is_fault(station, plc):
     start(station, plc)
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict", 10)
+    until(lambda: plc.verdicts(), "a verdict", 30)
     station.kill()
     plc.trigger(2, part=9)
     station.start()
@@ -136,9 +136,9 @@ def test_a_killed_camera_process_is_respawned_and_nothing_passes_in_between(stat
     until(lambda: len(plc.verdicts()) > 5, "verdicts", 20)
     child = camera_process(station)
     os.kill(child.pid, signal.SIGKILL)
-    until(lambda: any(v == FAULT for _, v in plc.verdicts()), "FAULT", 10)
+    until(lambda: any(v == FAULT for _, v in plc.verdicts()), "FAULT", 30)
     until(lambda: plc.verdicts()[-1][1] == PASS, "passes again", 30)
-    until(ready(plc), "READY again", 10)
+    until(ready(plc), "READY again", 30)
     assert station.stop() == 0
     sequences = [s for s, _ in plc.verdicts()]
     assert sequences == list(range(1, len(sequences) + 1)), "every sequence once, none left out"
@@ -159,7 +159,7 @@ def test_a_trigger_without_a_camera_is_answered_fault_at_once(station, plc):
     child.suspend()
     until(lambda: not plc.status() & Status.CAMERA_OK, "CAMERA_OK falls", 20)
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict", 10)
+    until(lambda: plc.verdicts(), "a verdict", 30)
     assert plc.verdicts()[0] == (1, FAULT)
 
 
@@ -168,11 +168,11 @@ def test_a_trigger_while_busy_is_counted_and_answered_fault(station, plc):
     child = camera_process(station)
     child.suspend()  # the part stays in work
     plc.trigger(1)
-    until(lambda: plc.status() & Status.BUSY, "BUSY", 5)
+    until(lambda: plc.status() & Status.BUSY, "BUSY", 30)
     plc.trigger(2)
-    until(lambda: (2, FAULT) in plc.verdicts(), "FAULT for the overrun", 5)
+    until(lambda: (2, FAULT) in plc.verdicts(), "FAULT for the overrun", 30)
     child.resume()
-    until(lambda: (1, PASS) in plc.verdicts(), "the first part's verdict", 10)
+    until(lambda: (1, PASS) in plc.verdicts(), "the first part's verdict", 30)
     assert [s for s, _ in plc.verdicts()] == [2, 1]
     assert plc.registers(100, 13)[12] == 1
 
@@ -182,7 +182,7 @@ def test_a_frame_that_never_comes_is_fault_at_the_deadline(station, plc):
     child = camera_process(station)
     child.suspend()
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict", 5)
+    until(lambda: plc.verdicts(), "a verdict", 30)
     assert plc.verdicts() == [(1, FAULT)]
     with station.log() as log:
         assert log.inspections()[0].reason == "no_frame"
@@ -234,11 +234,11 @@ def test_coils_follow_the_registers_and_go_out_with_the_daemon(station, plc):
     start(station, plc, coils={"passed": 3, "rejected": 9}, deadline_ms=3000)
     assert plc.coils(3, 9) == [False, False]
     plc.trigger(1)
-    until(lambda: plc.coils(3, 9) == [True, False], "the pass coil", 10)
+    until(lambda: plc.coils(3, 9) == [True, False], "the pass coil", 30)
     camera_process(station).suspend()
     plc.trigger(2)
     plc.trigger(3)
-    until(lambda: plc.coils(3, 9) == [False, True], "the reject coil for a FAULT", 10)
+    until(lambda: plc.coils(3, 9) == [False, True], "the reject coil for a FAULT", 30)
     assert station.stop() == 0
     assert plc.coils(3, 9) == [False, False]
 
@@ -246,7 +246,7 @@ def test_coils_follow_the_registers_and_go_out_with_the_daemon(station, plc):
 def test_a_pass_coil_from_before_a_kill_is_out_before_the_heart_beats_again(station, plc):
     start(station, plc, coils={"passed": 3, "rejected": 4})
     plc.trigger(1)
-    until(lambda: plc.coils(3) == [True], "the pass coil", 10)
+    until(lambda: plc.coils(3) == [True], "the pass coil", 30)
     station.kill()
     before = len(plc.writes())
     station.start()
@@ -255,25 +255,25 @@ def test_a_pass_coil_from_before_a_kill_is_out_before_the_heart_beats_again(stat
 
 
 def test_a_trigger_that_waited_out_an_outage_is_late_not_inspected(station, plc):
-    start(station, plc, deadline_ms=500)
+    start(station, plc, deadline_ms=1500)
     plc.trigger(1)
-    until(lambda: (1, PASS) in plc.verdicts(), "a verdict", 10)
+    until(lambda: (1, PASS) in plc.verdicts(), "a verdict", 30)
     plc.stop()
     time.sleep(0.3)
     plc.trigger(2)
-    time.sleep(1.5)
+    time.sleep(2.5)
     plc.start()
     until(lambda: len(plc.verdicts()) > 1, "the answer", 20)
     assert plc.verdicts()[1:] == [(2, FAULT)]
     plc.trigger(3)
-    until(lambda: (3, PASS) in plc.verdicts(), "the next part", 10)
+    until(lambda: (3, PASS) in plc.verdicts(), "the next part", 30)
 
 
 def test_a_plc_that_lost_its_memory_is_answered_from_its_first_trigger(station, plc):
     start(station, plc)
     for sequence in (1, 2):
         plc.trigger(sequence)
-        until(lambda s=sequence: (s, PASS) in plc.verdicts(), f"verdict {sequence}", 10)
+        until(lambda s=sequence: (s, PASS) in plc.verdicts(), f"verdict {sequence}", 30)
     plc.stop()
     plc.forget()
     plc.trigger(2)  # its new program comes to where the old one was
@@ -281,7 +281,7 @@ def test_a_plc_that_lost_its_memory_is_answered_from_its_first_trigger(station, 
     until(lambda: len(plc.verdicts()) > 2, "an answer to the new trigger", 20)
     assert plc.verdicts()[2] == (2, FAULT)
     plc.trigger(3)
-    until(lambda: (3, PASS) in plc.verdicts(), "the next part", 10)
+    until(lambda: (3, PASS) in plc.verdicts(), "the next part", 30)
 
 
 def test_ready_comes_back_by_itself_when_the_log_does_and_its_faults_get_their_rows(station, plc):
@@ -289,15 +289,15 @@ def test_ready_comes_back_by_itself_when_the_log_does_and_its_faults_get_their_r
     other = sqlite3.connect(station.data / "inspector.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     plc.trigger(1)
-    until(lambda: plc.verdicts(), "a verdict while the log is locked", 10)
+    until(lambda: plc.verdicts(), "a verdict while the log is locked", 30)
     assert plc.verdicts() == [(1, FAULT)]
     assert not plc.status() & Status.LOG_OK
     other.execute("ROLLBACK")
-    until(lambda: plc.status() & READY and plc.status() & Status.LOG_OK, "READY again", 10)
+    until(lambda: plc.status() & READY and plc.status() & Status.LOG_OK, "READY again", 30)
     with station.log() as log:
         assert [(r.sequence, r.verdict, r.reason) for r in log.inspections()] == [(1, FAULT, "storage")]
     plc.trigger(2)
-    until(lambda: (2, PASS) in plc.verdicts(), "the next part", 10)
+    until(lambda: (2, PASS) in plc.verdicts(), "the next part", 30)
 
 
 def test_a_second_daemon_on_the_same_station_does_not_touch_the_line(station, plc):
@@ -315,7 +315,7 @@ def test_sigterm_finishes_the_part_in_hand(station, plc):
     child = camera_process(station)
     child.suspend()
     plc.trigger(1)
-    until(lambda: plc.status() & Status.BUSY, "BUSY", 5)
+    until(lambda: plc.status() & Status.BUSY, "BUSY", 30)
     station.daemon.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     station.daemon.send_signal(signal.SIGTERM)  # an impatient operator must not cut it short
@@ -332,7 +332,7 @@ def test_a_plc_that_refuses_writes_does_not_flood_the_log(station, plc):
     plc.trigger(1)
     time.sleep(2)
     plc.bank.read_only = False
-    until(lambda: plc.verdicts(), "the answer", 10)
+    until(lambda: plc.verdicts(), "the answer", 30)
     assert plc.verdicts() == [(1, FAULT)]
     with station.log() as log:
         assert len(log.inspections(limit=None)) <= 2

@@ -309,7 +309,7 @@ class Daemon:
         self._notifier.notify("STOPPING=1")
         self._health.stopping = True
         self._health.running = False
-        if self._line.is_alive():
+        if self._stopping:  # after an error of our own another round would only raise it again
             self._finish_parts_in_hand()
         self._line.stop()
         for channel in self._channels:

@@ -96,7 +96,7 @@ class EvidenceWriter:
     def _take(self, exhibit: Exhibit) -> None:
         try:
             self._finished.append(self._keep(exhibit))
-        except Exception:
+        except Exception:  # one odd picture must not end the evidence of every part that follows
             logger.exception("evidence not stored", inspection=exhibit.inspection)
 
     def _tidy(self) -> None:

@@ -49,6 +49,7 @@ def train_recipe(
         device=settings.engine.device,
         backbone=chosen.backbone,
         backbone_weights=str(chosen.backbone_weights or ""),
+        symmetries=chosen.symmetries,
     )
     files = list_images(images)
     yield f"recipe '{recipe}': {len(files)} pictures in {images}, method {options.architecture.method}"

@@ -90,6 +90,8 @@ def _expected(model: type[BaseModel], location: Location) -> str:
     name = str(location[-1]) if location else ""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(written(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+        return f"a list of any of {', '.join(written(choice) for choice in get_args(get_args(kind)[0]))}"
     if get_origin(kind) is tuple:
         return f"tables [[{name}]], in double brackets, one for each {name}"
     if isinstance(kind, type) and issubclass(kind, BaseModel):

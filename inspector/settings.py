@@ -156,6 +156,7 @@ class Recipe(Section):
     preset: Literal["tiny", "small", "paper"] = "small"
     backbone: str = ""
     backbone_weights: FilePath | None = None
+    symmetries: tuple[Literal["flip-x", "flip-y", "turn-90", "turn"], ...] = ()
     roi: Roi | None = None
     false_reject_rate: Fraction = 0.005
     confidence: Fraction = 0.95

@@ -70,12 +70,17 @@ def benchmark(args: argparse.Namespace, command: str) -> None:
 def plan(args: argparse.Namespace, categories: Sequence[Category], command: str) -> Iterator[Run]:
     """Every category × seed × method × variant, the plain variant first."""
     settings = [_assignment(text) for text in args.set]
+    _refuse_unknown([where for where, *_ in settings if where], categories, bool(args.categories))
     variants = {PLAIN: {}, **dict(_variant(text) for text in args.variants)}
     protocol = Protocol(args.holdout, args.rate, args.confidence, args.precision, args.device, args.threads)
     for category in categories:
         for seed in args.seeds:
             for method in args.methods:
-                common = {key: value for scope, key, value in settings if scope is None or scope == method}
+                common = {
+                    key: value
+                    for where, scope, key, value in settings
+                    if where in (None, category.name) and scope in (None, method)
+                }
                 for variant, changes in variants.items():
                     options = _options(args, method, seed, {**common, **changes})
                     yield Run(category, variant, options, protocol, command)
@@ -121,13 +126,26 @@ def _of_scoring(key: str) -> bool:
     return key.startswith("scoring.") or key in {field.name for field in fields(Scoring)} - training
 
 
-def _assignment(text: str) -> tuple[str | None, str, str]:
-    """[METHOD.]KEY=VALUE → (method or None for all, key, value)."""
-    key, equals, value = text.partition("=")
+def _assignment(text: str) -> tuple[str | None, str | None, str, str]:
+    """[CATEGORY:][METHOD.]KEY=VALUE → (category or None, method or None for all, key, value)."""
+    name, equals, value = text.partition("=")
+    where, _, key = name.rpartition(":")
     if not equals or not key:
-        raise TrainingError(f"--set {text}: expected [METHOD.]KEY=VALUE, such as feature.epochs=10.")
+        raise TrainingError(
+            f"--set {text}: expected [CATEGORY:][METHOD.]KEY=VALUE, such as feature.epochs=10."
+        )
     scope, dot, rest = key.partition(".")
-    return (scope, rest, value) if dot and scope in METHODS else (None, key, value)
+    return (
+        (where or None, scope, rest, value) if dot and scope in METHODS else (where or None, None, key, value)
+    )
+
+
+def _refuse_unknown(names: Sequence[str], categories: Sequence[Category], some: bool) -> None:
+    """A setting for a category that is not there would be lost; one for a category not asked for may be."""
+    known = [category.name for category in categories]
+    for name in names:
+        if name not in known and not some:
+            raise TrainingError(f"--set {name}:…: no category {name}; there is {', '.join(known)}.")
 
 
 def _variant(text: str) -> tuple[str, dict[str, str]]:
@@ -182,8 +200,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         default=[],
-        metavar="[METHOD.]KEY=VALUE",
-        help="any training setting, for all methods or one; preset=NAME too",
+        metavar="[CATEGORY:][METHOD.]KEY=VALUE",
+        help="any training setting, for all or for one category or method, such as screw:symmetries=turn; "
+        "preset=NAME too",
     )
     add(
         "--variants",

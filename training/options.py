@@ -13,6 +13,7 @@ EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
 LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
 FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned
 FEATURE_LEARNING_RATE = 1e-3
+SYMMETRIES = ("flip-x", "flip-y", "turn-90", "turn")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TrainOptions:
     ssim_weight: float = 1.0  # λ, eq. 13
     slots_from: str = "features"  # what the memory starts from: "features" of the parts, or "random"
     backbone_weights: str = ""  # a file; "" lets timm download what the backbone's name says
+    symmetries: tuple[str, ...] = ()  # of SYMMETRIES: how a normal part may lie as well as it does
     held_out: float = 0.1  # share of the parts that are not trained on, for reporting
     seed: int = 0
     scoring: Scoring | None = None  # None: smoothed in proportion to the input size
@@ -43,6 +45,10 @@ class TrainOptions:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if unknown := set(self.symmetries) - set(SYMMETRIES):
+            raise TrainingError(
+                f"symmetries has {', '.join(sorted(unknown))}: expected any of {', '.join(SYMMETRIES)}"
+            )
         if not (isfinite(self.learning_rate) and self.learning_rate > 0):
             raise TrainingError(f"learning_rate is {self.learning_rate}: expected a positive number")
         if self.slots_from not in ("features", "random"):
@@ -60,6 +66,7 @@ class TrainOptions:
         epochs: int | None = None,
         backbone: str = "",
         backbone_weights: str = "",
+        symmetries: tuple[str, ...] = (),
         seed: int = 0,
         threads: int = 0,
         device: str = "auto",
@@ -77,6 +84,7 @@ class TrainOptions:
             epochs=epochs or (FEATURE_EPOCHS if featured else EPOCHS[preset]),
             learning_rate=FEATURE_LEARNING_RATE if featured else LEARNING_RATE[preset],
             backbone_weights=backbone_weights if featured else "",
+            symmetries=symmetries,
             seed=seed,
             threads=threads,
             device=device,

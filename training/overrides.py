@@ -52,10 +52,9 @@ def _set(settings: Any, path: list[str], key: str, text: str) -> Any:
 def _parsed(text: str, current: object, key: str) -> object:
     if isinstance(current, str):
         return text
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
+    if isinstance(current, tuple) and not text.startswith("["):
+        return tuple(_read(item) for item in text.split(",") if item)
+    value = _read(text)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(current, tuple) and isinstance(value, list):
@@ -64,4 +63,12 @@ def _parsed(text: str, current: object, key: str) -> object:
         raise TrainingError(
             f"{key}={text}: expected {type(current).__name__}, such as {json.dumps(current)}."
         )
+    return value
+
+
+def _read(text: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except json.JSONDecodeError:
+        return text
     return value

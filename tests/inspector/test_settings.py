@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from inspector.errors import SettingsError
 from inspector.model.records import PRESETS
 from inspector.settings import CameraSettings, Folder, Genicam, Recipe, Settings, load
+from training.options import SYMMETRIES
 
 EXAMPLE = Path(__file__).parents[2] / "station.toml"
 VALID = """\
@@ -126,6 +127,11 @@ def test_the_commented_examples_load_too(file):
 
 def test_presets_are_those_of_the_model():
     assert set(typing.get_args(Recipe.model_fields["preset"].annotation)) == set(PRESETS)
+
+
+def test_symmetries_are_those_of_training():
+    kind = typing.get_args(Recipe.model_fields["symmetries"].annotation)[0]
+    assert typing.get_args(kind) == SYMMETRIES
 
 
 def test_relative_paths_count_from_the_file(file, monkeypatch):
@@ -341,6 +347,18 @@ WRONG = {
         "recipe.part.preset",
         '"huge"',
         '"tiny", "small", "paper"',
+    ),
+    "an unknown symmetry": (
+        VALID + 'symmetries = ["spin"]\n',
+        "recipe.part.symmetries[1]",
+        '"spin"',
+        'one of "flip-x", "flip-y", "turn-90", "turn"',
+    ),
+    "a symmetry that is no list": (
+        VALID + 'symmetries = "turn"\n',
+        "recipe.part.symmetries",
+        '"turn"',
+        'a list of any of "flip-x", "flip-y", "turn-90", "turn"',
     ),
     "an impossible rate": (
         VALID + "false_reject_rate = 1\n",

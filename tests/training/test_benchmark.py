@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,8 @@ import pytest
 
 from inspector.errors import TrainingError
 from training import runs
-from training.benchmark import main
+from training.benchmark import _parser, main, plan
+from training.datasets import find
 from training.runs import held_out
 
 SMALL = ["--preset", "tiny", "--epochs", "1", "--threads", "1", "--device", "cpu", "--quiet"]
@@ -135,11 +137,22 @@ def test_another_image_is_another_training(parts, monkeypatch):
     assert len(seen) == 1
 
 
+def test_a_setting_may_be_for_one_category_alone(parts):
+    shutil.copytree(parts / "screw", parts / "nut")
+    args = _parser().parse_args(["--data", str(parts), "--methods", "paper"])
+    args.set = ["screw:symmetries=flip-x,turn-90", "nut:paper.epochs=3", "batch=2"]
+    nut, screw = (run.options for run in plan(args, find(parts), ""))
+    assert (nut.symmetries, nut.epochs, nut.batch) == ((), 3, 2)
+    assert (screw.symmetries, screw.epochs, screw.batch) == (("flip-x", "turn-90"), 60, 2)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--categories", "nut"], "has no category nut; it has screw"),
-        (["--set", "epoch"], r"--set epoch: expected \[METHOD.\]KEY=VALUE"),
+        (["--set", "epoch"], r"--set epoch: expected \[CATEGORY:\]\[METHOD.\]KEY=VALUE"),
+        (["--set", "nut:epochs=1"], "no category nut; there is screw"),
+        (["--set", "screw:symmetries=spin"], "symmetries has spin: expected any of flip-x, "),
         (["--set", "paper.color=1"], "color is not a setting"),
         (["--variants", "memory=false"], "--variants memory=false: expected NAME:KEY=VALUE"),
         (["--variants", "plain:memory=false"], "--variants plain:memory=false: expected NAME"),

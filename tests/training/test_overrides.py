@@ -28,6 +28,7 @@ class Outer:
     name: str = "paper"
     roi: tuple[int, ...] | None = None
     size: tuple[int, ...] = (1, 2)
+    words: tuple[str, ...] = ()
     inner: Inner = Inner()
     other: Other = Other()
 
@@ -39,6 +40,10 @@ class Outer:
         ("name", "3", Outer(name="3")),
         ("roi", "[1, 2]", Outer(roi=[1, 2])),
         ("size", "[3, 4]", Outer(size=(3, 4))),
+        ("size", "3,4", Outer(size=(3, 4))),
+        ("words", "a", Outer(words=("a",))),
+        ("words", "a,b", Outer(words=("a", "b"))),
+        ("words", "", Outer()),
         ("memory", "false", Outer(inner=Inner(memory=False))),
         ("inner.memory", "false", Outer(inner=Inner(memory=False))),
         ("temperature", "1", Outer(inner=Inner(temperature=1.0))),

@@ -182,7 +182,7 @@ def simulate_plc(
     """Serve the registers of every camera until interrupted, or until `parts` parts are answered."""
     from rich.console import Console
 
-    from inspector.daemon import register_order
+    from inspector.plc.connect import register_order
     from inspector.plc.simulator import CameraMap, Simulator
     from inspector.plc.simulator_line import Line
     from inspector.plc.simulator_view import show

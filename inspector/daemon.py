@@ -29,9 +29,9 @@ from inspector.evidence import EvidenceWriter
 from inspector.journal import Journal
 from inspector.lane import Lane, Request
 from inspector.line import LineLoop
-from inspector.plc.link import Link
-from inspector.plc.registers import InspectorBlock, Order
-from inspector.settings import Plc, Settings
+from inspector.plc.connect import open_link
+from inspector.plc.registers import InspectorBlock
+from inspector.settings import Settings
 from inspector.verdict import Decision, Reason, judge
 
 logger = structlog.get_logger()
@@ -120,14 +120,16 @@ class Daemon:
     def _meet_plc(self) -> None:
         if self._link is None:
             return
-        give_up = time.monotonic() + self._settings.station.startup_timeout_s
+        give_up, told = time.monotonic() + self._settings.station.startup_timeout_s, ""
         while not self._stopping:
             try:
                 self._line.take_up()
-            except PlcError as error:
+            except PlcError:
                 if time.monotonic() >= give_up:
                     raise
-                logger.warning("waiting for the PLC", error=str(error))
+                if self._link.last_error != told:
+                    told = self._link.last_error
+                    logger.warning("waiting for the PLC", error=told)
                 time.sleep(min(0.5, max(0.0, give_up - time.monotonic())))
             else:
                 return
@@ -329,22 +331,6 @@ class Daemon:
         """Wait for frames that are on their way; each request ends at its deadline at the latest."""
         while any(channel.lane.busy for channel in self._channels) and self._line.is_alive():
             self._round()
-
-
-def open_link(plc: Plc) -> Link:
-    """The connection that [plc] describes; it connects at its first use."""
-    return Link(
-        plc.host,
-        plc.port,
-        device_id=plc.device_id,
-        timeout_s=plc.timeout_ms / 1000,
-        order=register_order(plc),
-    )
-
-
-def register_order(plc: Plc) -> Order:
-    """How [plc] lays 32-bit values into registers."""
-    return Order(plc.word_order, plc.byte_order)
 
 
 @contextmanager

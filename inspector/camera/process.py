@@ -137,12 +137,6 @@ class CameraProcess:
             happened += self._spawn()
         return happened
 
-    def next_deadline(self) -> float | None:
-        """time.monotonic() by which poll() wants to be called even if the connection stays quiet."""
-        if self._child is not None:
-            return self._child.heard + self._limit(self._child)
-        return self._due
-
     def fire(self, token: int) -> bool:
         """Ask for a frame that carries the token; False when no camera is open to answer."""
         child = self._child

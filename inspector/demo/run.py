@@ -23,10 +23,10 @@ from tqdm import tqdm
 from inspector import overrides
 from inspector.audit.records import LoggedInspection
 from inspector.commands import calibrate_recipe, train_recipe
-from inspector.daemon import register_order
 from inspector.demo.parts import read_truth, write_set
 from inspector.errors import InspectorError, SettingsError
 from inspector.listing import open_for_reading, write_overlay
+from inspector.plc.connect import register_order
 from inspector.plc.simulator import CameraMap, Simulator
 from inspector.plc.simulator_line import Counts, Line
 from inspector.settings import Settings, load

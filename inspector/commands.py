@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from inspector.errors import InspectorError, SettingsError
-from inspector.settings import CameraSettings, Settings
+from inspector.settings import CameraSettings, Recipe, Settings
 
 if TYPE_CHECKING:
     from inspector.model.records import Threshold
@@ -37,10 +37,12 @@ def train_recipe(
     from inspector.model import bundle as bundles
     from training.data import list_images
     from training.fit import TrainOptions, train
+    from training.options import METHOD
 
     chosen = settings.recipe[recipe]
+    asked = method or chosen.method
     options = TrainOptions.of(
-        method=method or chosen.method,
+        method=asked or METHOD,
         preset=preset or chosen.preset,
         roi=chosen.region,
         epochs=epochs,
@@ -53,9 +55,25 @@ def train_recipe(
     )
     files = list_images(images)
     yield f"recipe '{recipe}': {len(files)} pictures in {images}, method {options.architecture.method}"
+    if asked is None:
+        yield from _proposal(recipe, chosen, options.architecture.method, preset or chosen.preset)
     bundle = train(files, settings.models / recipe, options)
     bundles.activate(settings.models / recipe, bundle.id)
     yield f"bundle {bundle.id[:12]} is active, not calibrated: run `inspector calibrate`"
+
+
+def _proposal(recipe: str, chosen: Recipe, method: str, preset: str) -> Iterator[str]:
+    """Where nobody named a method and a better one would work here, say so."""
+    from inspector.model.records import FEATURE_PRESETS
+    from training.proposal import weights_at_hand
+
+    backbone = chosen.backbone or FEATURE_PRESETS[preset].backbone
+    file = weights_at_hand(backbone, chosen.backbone_weights)
+    if method != "feature" and file is not None:
+        yield (
+            f'pretrained weights are at hand: method = "feature" with backbone_weights = "{file}" in '
+            f"[recipe.{recipe}] usually separates better than {method}"
+        )
 
 
 def calibrate_recipe(

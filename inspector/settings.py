@@ -152,7 +152,7 @@ class Recipe(Section):
     """What an integrator calls a product."""
 
     number: Register = 1
-    method: Literal["paper", "feature"] = "paper"
+    method: Literal["paper", "feature"] | None = None
     preset: Literal["tiny", "small", "paper"] = "small"
     backbone: str = ""
     backbone_weights: FilePath | None = None
@@ -163,7 +163,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _backbone_is_for_feature(self) -> Recipe:
-        if self.method != "feature" and (self.backbone or self.backbone_weights is not None):
+        if self.method not in (None, "feature") and (self.backbone or self.backbone_weights is not None):
             raise ValueError('backbone and backbone_weights need method = "feature"')
         return self
 

@@ -7,8 +7,10 @@ from math import isfinite
 
 from inspector.errors import TrainingError
 from inspector.model.backbone import normalisation
+from inspector.model.network import METHODS
 from inspector.model.records import Architecture, Preprocessing, Scoring, preset
 
+METHOD = "paper"  # where none is named: the best of those that need nothing from outside
 EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
 LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
 FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned
@@ -42,6 +44,9 @@ class TrainOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        if self.architecture.method not in METHODS:
+            known = ", ".join(sorted(METHODS))
+            raise TrainingError(f"method is {self.architecture.method!r}: expected one of {known}")
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}: expected 1 or more")

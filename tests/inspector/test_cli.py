@@ -17,6 +17,7 @@ import typer
 from inspector.cli import app
 from inspector.model import bundle as bundles
 from tests.station import Station, camera, write_bundle, write_pictures
+from training.options import METHOD
 
 VIKY = Path(genicam.__file__).parent / "viky.cti"
 ONCE = {"repeat": False, "fps": 50.0}
@@ -262,6 +263,26 @@ def test_train_activates_a_bundle_that_is_not_calibrated(bare):
     assert after.id != before.id
     assert after.threshold is None
     assert bundles.load(before.path).id == before.id, "the old one is kept"
+
+
+def test_a_method_that_does_not_exist_is_refused_before_any_picture_is_read(bare):
+    (bare.root / "pictures" / "000.png").write_bytes(b"no image")
+    refuses(bare, "train --images pictures --method nix", "method is 'nix'", "expected one of", "paper")
+
+
+def test_without_a_method_the_one_for_the_weights_at_hand_is_proposed(bare):
+    """No training is needed to see it: the first picture cannot be read, and the proposal comes before."""
+    (bare.root / "pictures" / "000.png").write_bytes(b"no image")
+    asked = ("train", "--images", "pictures", "--preset", "tiny")
+    (bare.root / "w.pth").touch()
+    bare.write(
+        camera(trigger="camera", folder=ONCE), plc="enabled = false", recipe='backbone_weights = "w.pth"'
+    )
+    done = bare.command(*asked)
+    assert f"method {METHOD}" in done.stdout
+    assert f'method = "feature" with backbone_weights = "{bare.root / "w.pth"}"' in done.stdout
+    done = bare.command(*asked, "--method", "paper")
+    assert "at hand" not in done.stdout
 
 
 def test_calibrations_say_what_is_missing_make_a_chain_and_agree_between_folder_and_camera(bare):

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from inspector.errors import SettingsError
+from inspector.model.network import METHODS
 from inspector.model.records import PRESETS
 from inspector.settings import CameraSettings, Folder, Genicam, Recipe, Settings, load
-from training.options import SYMMETRIES
+from training.options import METHOD, SYMMETRIES
 
 EXAMPLE = Path(__file__).parents[2] / "station.toml"
 VALID = """\
@@ -127,6 +128,13 @@ def test_the_commented_examples_load_too(file):
 
 def test_presets_are_those_of_the_model():
     assert set(typing.get_args(Recipe.model_fields["preset"].annotation)) == set(PRESETS)
+
+
+def test_the_example_names_the_method_that_is_taken_where_none_is_named():
+    kind = typing.get_args(Recipe.model_fields["method"].annotation)
+    assert set(typing.get_args(kind[0])) == set(METHODS)
+    assert Recipe().method is None
+    assert f'"{METHOD}" (default)' in EXAMPLE.read_text()
 
 
 def test_symmetries_are_those_of_training():

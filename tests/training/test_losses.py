@@ -4,9 +4,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from inspector.errors import TrainingError
+from inspector.model.network import METHODS
 from inspector.model.records import Architecture
-from training.losses import entropy, l2_loss, objective, ssim_loss
-from training.options import TrainOptions
+from training.losses import OBJECTIVES, entropy, l2_loss, ssim_loss
+from training.options import METHOD, TrainOptions
 
 G = torch.Generator().manual_seed(0)
 X = torch.rand(2, 3, 24, 20, generator=G) * 2 - 1
@@ -57,9 +58,11 @@ def test_entropy_of_a_slot_that_the_shrinkage_cut_has_a_finite_gradient() -> Non
     assert w.grad.isfinite().all()
 
 
-def test_unknown_methods_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"'magic'.*paper"):
-        objective(TrainOptions(architecture=Architecture(method="magic")))
+def test_every_method_can_be_trained_and_no_other() -> None:
+    assert set(OBJECTIVES) == set(METHODS)
+    assert METHOD in METHODS
+    with pytest.raises(TrainingError, match=r"'magic': expected one of .*paper"):
+        TrainOptions(architecture=Architecture(method="magic"))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ class Recipe(Section):
     """What an integrator calls a product."""
 
     number: Register = 1
-    method: Literal["paper", "feature"] | None = None
+    method: Literal["paper", "restore", "feature"] | None = None
     preset: Literal["tiny", "small", "paper"] = "small"
     backbone: str = ""
     backbone_weights: FilePath | None = None

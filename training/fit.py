@@ -83,6 +83,7 @@ class _Run:
         self.optimizer = self.objective.optimizer(self.network)
         self.progress: Progress = checkpoint.load(self.folder, self.network, self.optimizer)
         self.steps = ceil(len(self.trained) / options.batch)  # an epoch
+        self.epochs = min(options.epochs, ceil(options.steps / self.steps) or options.epochs)
         self._report()
 
     def finish(self) -> Bundle:
@@ -102,14 +103,14 @@ class _Run:
         return bundle
 
     def _train(self) -> None:
-        p, total, saved = self.progress, self.options.epochs * self.steps, time.monotonic()
+        p, total, saved = self.progress, self.epochs * self.steps, time.monotonic()
         with (
             _stop_on_signal() as stop,
             tqdm(total=total, initial=p.step, unit="step", disable=not self.bar) as bar,
         ):
             while p.step < total:
                 began = time.monotonic()
-                bar.set_description(f"epoch {p.step // self.steps + 1}/{self.options.epochs}")
+                bar.set_description(f"epoch {p.step // self.steps + 1}/{self.epochs}")
                 loss = self._step()
                 if p.step % self.steps == 0:
                     self._end_epoch()
@@ -133,6 +134,7 @@ class _Run:
         epoch, number = divmod(p.step, self.steps)
         order = np.random.default_rng((o.seed, 1, epoch)).permutation(self.trained)
         indices = order[number * o.batch : (number + 1) * o.batch].tolist()
+        self.objective.done = p.step / (self.epochs * self.steps)
         torch.manual_seed(int(np.random.default_rng((o.seed, 2, p.step)).integers(2**62)))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -147,7 +149,7 @@ class _Run:
                 f"(now {o.learning_rate:g})"
             )
         losses["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        rate = o.learning_rate * self.objective.rate(p.step / (o.epochs * self.steps))
+        rate = o.learning_rate * self.objective.rate(self.objective.done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

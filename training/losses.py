@@ -36,6 +36,8 @@ def entropy(weights: Tensor) -> Tensor:
 class Objective:
     """The paper's loss. Other methods override what they do otherwise; OBJECTIVES names them."""
 
+    done = 0.0  # share of the steps that are done, for a training in stages
+
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
 
@@ -102,7 +104,17 @@ def _feature(options: TrainOptions) -> Objective:
     return FeatureObjective(options)
 
 
-OBJECTIVES: dict[str, Callable[[TrainOptions], Objective]] = {"paper": Objective, "feature": _feature}
+def _restore(options: TrainOptions) -> Objective:
+    from training.restore import RestoreObjective
+
+    return RestoreObjective(options)
+
+
+OBJECTIVES: dict[str, Callable[[TrainOptions], Objective]] = {
+    "paper": Objective,
+    "restore": _restore,
+    "feature": _feature,
+}
 
 
 def objective(options: TrainOptions) -> Objective:

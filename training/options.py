@@ -15,6 +15,8 @@ EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
 LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
 FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned
 FEATURE_LEARNING_RATE = 1e-3
+RESTORE_STEPS = {"paper": 20_000, "small": 1500, "tiny": 400}  # damage is new each time: parts do not count
+RESTORE_LEARNING_RATE = 2e-3
 SYMMETRIES = ("flip-x", "flip-y", "turn-90", "turn")
 
 
@@ -28,6 +30,7 @@ class TrainOptions:
     architecture: Architecture = field(default_factory=Architecture)
     roi: tuple[int, int, int, int] | None = None
     epochs: int = 200
+    steps: int = 0  # that are enough: the epoch that reaches them is the last; 0: all epochs
     batch: int = 8
     learning_rate: float = 2e-4
     reconstruction_weight: float = 1.0  # λ_recon, eq. 15
@@ -50,6 +53,8 @@ class TrainOptions:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if self.steps < 0:
+            raise TrainingError(f"steps is {self.steps}: expected 0 (as many as the epochs have) or more")
         if unknown := set(self.symmetries) - set(SYMMETRIES):
             raise TrainingError(
                 f"symmetries has {', '.join(sorted(unknown))}: expected any of {', '.join(SYMMETRIES)}"
@@ -83,11 +88,14 @@ class TrainOptions:
         architecture, featured = _preset(preset, method), method == "feature"
         if backbone and featured:
             architecture = replace(architecture, backbone=backbone)
+        usual = {"feature": FEATURE_EPOCHS, "restore": RESTORE_STEPS[preset]}
+        rates = {"feature": FEATURE_LEARNING_RATE, "restore": RESTORE_LEARNING_RATE}
         return cls(
             architecture=architecture,
             roi=roi,
-            epochs=epochs or (FEATURE_EPOCHS if featured else EPOCHS[preset]),
-            learning_rate=FEATURE_LEARNING_RATE if featured else LEARNING_RATE[preset],
+            epochs=epochs or usual.get(method, EPOCHS[preset]),
+            steps=RESTORE_STEPS[preset] if method == "restore" and not epochs else 0,
+            learning_rate=rates.get(method, LEARNING_RATE[preset]),
             backbone_weights=backbone_weights if featured else "",
             symmetries=symmetries,
             seed=seed,

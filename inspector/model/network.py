@@ -125,7 +125,17 @@ def _feature(architecture: Architecture) -> Network:
     return FeatureAutoencoder(architecture)
 
 
-METHODS: dict[str, Callable[[Architecture], Network]] = {"paper": Autoencoder, "feature": _feature}
+def _restore(architecture: Architecture) -> Network:
+    from inspector.model.restore import Restorer
+
+    return Restorer(architecture)
+
+
+METHODS: dict[str, Callable[[Architecture], Network]] = {
+    "paper": Autoencoder,
+    "restore": _restore,
+    "feature": _feature,
+}
 
 
 def build(architecture: Architecture) -> Network:

@@ -79,12 +79,19 @@ FEATURE_PRESETS: dict[str, Architecture] = {
     "tiny": replace(_FEATURE, size=256, dim=128, depth=2, slots=300),
 }
 
+RESTORE_PRESETS: dict[str, Architecture] = {
+    "paper": Architecture(method="restore"),
+    "small": Architecture(method="restore", size=256, dim=192, depth=2, heads=6),
+    "tiny": Architecture(method="restore", size=128, dim=128, depth=2, heads=4, slots=200),
+}
+
 
 def preset(name: str, method: str = "paper") -> Architecture:
     """The sizes that go by this name with this method. Raises ModelError for one not in PRESETS."""
     if name not in PRESETS:
         raise ModelError(f"preset {name!r} is not known: expected one of {', '.join(sorted(PRESETS))}")
-    return FEATURE_PRESETS[name] if method == "feature" else replace(PRESETS[name], method=method)
+    presets = {"feature": FEATURE_PRESETS, "restore": RESTORE_PRESETS}.get(method, PRESETS)
+    return replace(presets[name], method=method)
 
 
 @dataclass(frozen=True)

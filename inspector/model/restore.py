@@ -1,0 +1,137 @@
+"""The restore method: the autoencoder restores the normal part, and a head judges what it had to change.
+
+The autoencoder is the paper's at half the resolution, trained to give back the normal part when it is shown a
+damaged one; what it restores is smooth in any case. The head reads part and restored part (after DRAEM,
+Zavrtanik et al., ICCV 2021) in two U-Nets: one sees the whole part coarsely and knows where it looks, the
+other sees every detail and what the first one thought of its surroundings. All is learned from parts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from inspector.errors import ModelError
+from inspector.model.network import Autoencoder, Reconstruction
+from inspector.model.records import Architecture, Scoring
+from inspector.model.scoring import blur
+
+COARSE = (32, 64, 96, 128)  # channels at strides 4, 8, 16 and 32 of the input
+FINE = (24, 48, 96)  # channels at strides 2, 4 and 8
+CONTEXT = 8  # channels that the coarse net hands to the fine one, its logit among them
+FLOOR = 0.3  # share of the mean spread that a place has at least
+UNUSUAL = (-4.0, 12.0)  # standard deviations beyond which more says no more
+RARE = -3.0  # about the logit before anything is learned: few pixels are damaged
+
+
+class UNet(nn.Module):
+    """(B, C, h, w) -> (B, out, h, w); h and w multiples of what the strides ask for."""
+
+    def __init__(self, channels: int, widths: Sequence[int], out: int):
+        super().__init__()
+        first, steps = widths[0], list(pairwise(widths))
+        self.stem = nn.Sequential(_unit(channels, first), _unit(first, first))
+        self.down = nn.ModuleList(nn.Sequential(_unit(a, b, stride=2), _unit(b, b)) for a, b in steps)
+        self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in steps)
+        self.up = nn.ModuleList(_unit(a, a) for a, _ in steps)
+        self.out = nn.Conv2d(first, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        levels = [self.stem(x.contiguous(memory_format=torch.channels_last))]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        z = levels.pop()
+        for narrow, up in zip(reversed(self.narrow), reversed(self.up), strict=True):
+            skip = levels.pop()
+            z = up(skip + F.interpolate(narrow(z), skip.shape[-2:], mode="bilinear", align_corners=False))
+        out: Tensor = self.out(z)
+        return out
+
+
+def _unit(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Restorer(Autoencoder):
+    """The paper's autoencoder and the head. Its preprocessing must map intensities to [-1, 1]."""
+
+    usual: Tensor  # (S/2, S/2) mean error of normal parts at each place
+    spread: Tensor  # (S/2, S/2) its standard deviation
+    judging: Tensor  # () bool, whether these two are found
+    where: Tensor  # (1, 2, S/4, S/4) row and column, from -1 to 1
+
+    def __init__(self, architecture: Architecture):
+        a = architecture
+        if a.patch < 4:
+            raise ModelError(
+                f"architecture.patch is {a.patch}: expected 4, 8, 16 or 32 for the method restore"
+            )
+        super().__init__(replace(a, size=a.size // 2, patch=a.patch // 2))
+        self.architecture = a
+        half = a.size // 2
+        self.coarse = UNet(4 * 7 + 2, COARSE, CONTEXT)
+        self.fine = UNet(4 * 3 + 4 + CONTEXT, FINE, 1)
+        self.register_buffer("usual", torch.zeros(half, half))
+        self.register_buffer("spread", torch.ones(half, half))
+        self.register_buffer("judging", torch.zeros((), dtype=torch.bool))
+        line = torch.linspace(-1, 1, half // 2)
+        self.register_buffer(
+            "where", torch.stack(torch.meshgrid(line, line, indexing="ij"))[None], persistent=False
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C, S/patch, S/patch)."""
+        return super().encode(F.avg_pool2d(x, 2))
+
+    def reconstruct(self, x: Tensor) -> Reconstruction:
+        """The normal part that x should be."""
+        z, addressing = self.bottleneck(self.encode(x))
+        return Reconstruction(x, enlarged(self.decoder(z), 2), addressing)
+
+    def evidence(self, x: Tensor, y: Tensor) -> Tensor:
+        """What was changed, and how unusual that is at its place: (B, 3, S, S) twice -> (B, 4, S/2, S/2)."""
+        change = F.avg_pool2d(x - y, 2)
+        floor = FLOOR * self.spread.mean() + 1e-3
+        unusual = ((strength(change) - self.usual) / (self.spread + floor)).clamp(*UNUSUAL)
+        return torch.cat([change, unusual / 3], dim=1)
+
+    def overview(self, x: Tensor, evidence: Tensor) -> Tensor:
+        """What the coarse net thinks of the whole part: x and evidence -> (B, CONTEXT, S/4, S/4)."""
+        seen = F.pixel_unshuffle(torch.cat([F.avg_pool2d(x, 2), evidence], dim=1), 2)
+        context: Tensor = self.coarse(torch.cat([seen, self.where.expand(len(x), -1, -1, -1)], dim=1))
+        return context
+
+    def detail(self, x: Tensor, evidence: Tensor, context: Tensor) -> Tensor:
+        """Logit of damage, of the whole part or a piece of all three: (B, 1, S/2, S/2)."""
+        seen = torch.cat([F.pixel_unshuffle(x, 2), evidence, enlarged(context, 2)], dim=1)
+        logit: Tensor = self.fine(seen) + RARE
+        return logit
+
+    def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
+        """(B, S, S) logit of damage."""
+        x, y = reconstruction.target.float(), reconstruction.output.float()
+        with torch.autocast(x.device.type, enabled=False):
+            evidence = self.evidence(x, y)
+            logit = self.detail(x, evidence, self.overview(x, evidence))
+            return enlarged(logit, 2)[:, 0]
+
+
+def strength(change: Tensor) -> Tensor:
+    """Mean size of the change round each place: (B, 3, h, w) -> (B, 1, h, w)."""
+    return blur(change.abs().mean(dim=1, keepdim=True), 1.0, 3)
+
+
+def enlarged(x: Tensor, factor: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, factor·h, factor·w)."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)

@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from inspector.errors import ModelError
+from inspector.model.network import build
+from inspector.model.records import RESTORE_PRESETS, Architecture, Scoring, preset
+from inspector.model.restore import UNUSUAL, Restorer, strength
+
+TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10)
+
+
+def restorer(architecture: Architecture = TINY) -> Restorer:
+    torch.manual_seed(0)
+    network = build(architecture)
+    assert isinstance(network, Restorer)
+    return network.eval()
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("size", [64, 48])  # 48: no multiple of the head's coarsest stride
+def test_part_restored_part_and_map_have_the_input_s_size(memory: bool, size: int) -> None:
+    network = restorer(replace(TINY, memory=memory, size=size))
+    x = torch.rand(2, 3, size, size) * 2 - 1
+    r = network(x)
+    assert r.target is x
+    assert r.output.shape == x.shape
+    assert r.output.abs().max() <= 1
+    assert (r.addressing is None) is not memory
+    score_map = network.error_map(r, Scoring())
+    assert score_map.shape == (2, size, size)
+    assert score_map.isfinite().all()
+
+
+def test_the_autoencoder_works_at_half_the_resolution() -> None:
+    network = restorer()
+    assert network.architecture == TINY
+    assert network.encode(torch.rand(1, 3, 64, 64)).shape == (1, 16, 8, 8)
+    fine = torch.zeros(1, 3, 64, 64)
+    fine[..., ::2] = 1  # stripes of one pixel are grey to it
+    torch.testing.assert_close(network.encode(fine), network.encode(torch.full_like(fine, 0.5)))
+
+
+def test_evidence_is_the_change_and_how_unusual_it_is_there() -> None:
+    network = restorer()
+    x, y = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
+    x[..., :32] = 0.5
+    network.usual.fill_(0.1)
+    network.usual[16:] = 0.5
+    network.spread.fill_(0.1)
+    evidence = network.evidence(x, y)
+    assert evidence.shape == (1, 4, 32, 32)
+    torch.testing.assert_close(evidence[0, :3], torch.nn.functional.avg_pool2d(x - y, 2)[0])
+    unusual = evidence[0, 3]
+    assert unusual[4, 4] > 2 * unusual[28, 4].abs()  # the same change, usual only below
+    assert unusual[28, 28] < 0 < unusual[4, 4] <= UNUSUAL[1]
+
+
+def test_the_strength_of_a_change_does_not_depend_on_its_sign() -> None:
+    change = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(strength(change), strength(-change))
+    assert strength(change).shape == (2, 1, 16, 16)
+
+
+def test_a_piece_is_judged_as_the_whole_is_away_from_its_border() -> None:
+    network = restorer(replace(TINY, size=256))
+    x = torch.rand(1, 3, 256, 256) * 2 - 1
+    evidence = network.evidence(x, x * 0.9)
+    context = network.overview(x, evidence)
+    whole = network.detail(x, evidence, context)
+    piece = network.detail(x[..., 64:192, 64:192], evidence[..., 32:96, 32:96], context[..., 16:48, 16:48])
+    torch.testing.assert_close(piece[..., 30:34, 30:34], whole[..., 62:66, 62:66], atol=1e-3, rtol=0)
+
+
+def test_a_bundle_s_weights_hold_all_that_was_found() -> None:
+    network, other = restorer(), build(TINY).eval()
+    network.usual.fill_(0.3)
+    network.judging.fill_(True)
+    other.load_state_dict(network.state_dict())
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(network.anomaly_map(x, Scoring()), other.anomaly_map(x, Scoring()))
+
+
+def test_its_presets_are_its_own() -> None:
+    assert preset("small", "restore") == RESTORE_PRESETS["small"]
+    assert preset("paper", "restore") == replace(preset("paper"), method="restore")
+    with pytest.raises(ModelError, match="preset 'huge'"):
+        preset("huge", "restore")
+
+
+def test_a_patch_that_cannot_be_halved_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"architecture.patch is 2: expected 4, 8, 16 or 32 for"):
+        restorer(replace(TINY, patch=2))

@@ -1,0 +1,144 @@
+"""The restore method's training in stages."""
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from inspector.errors import TrainingError
+from inspector.model import bundle as bundles
+from inspector.model.engine import Engine
+from inspector.model.network import Network, build
+from inspector.model.records import Architecture
+from inspector.model.restore import Restorer
+from training.data import Pictures, list_images, read_image
+from training.fit import train
+from training.options import TrainOptions
+from training.restore import RESTORING, RestoreObjective, found_loss
+
+TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10)
+OPTIONS = TrainOptions(
+    architecture=TINY, epochs=2, batch=4, learning_rate=2e-3, held_out=0.2, device="cpu", threads=1
+)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Ten pictures of a bright bar that moves a little, one of them with 16 bits."""
+    rng, folder = np.random.default_rng(0), tmp_path / "good"
+    folder.mkdir()
+    for i in range(10):
+        image = rng.integers(40, 60, (72, 72)).astype(np.uint8)
+        image[20 + i % 3 : 50, 30:45] = 200
+        cv2.imwrite(str(folder / f"{i:02}.png"), image if i else image.astype(np.uint16) * 256)
+    return list_images(folder)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send ourselves a signal in the middle of this step."""
+    original, calls = RestoreObjective.losses, []
+
+    def losses(
+        self: RestoreObjective,
+        network: Network,
+        pictures: Pictures,
+        indices: Sequence[int],
+        rng: np.random.Generator,
+    ) -> dict[str, torch.Tensor]:
+        if network.training:
+            calls.append(1)
+            if len(calls) == step:
+                os.kill(os.getpid(), signal.SIGINT)
+        return original(self, network, pictures, indices, rng)
+
+    monkeypatch.setattr(RestoreObjective, "losses", losses)
+
+
+def test_it_finds_damage_on_parts_it_has_not_seen(images: list[Path], tmp_path: Path) -> None:
+    options = replace(OPTIONS, epochs=60, learning_rate=5e-3)
+    bundle = train(images, tmp_path / "recipe", options, progress=False)
+    engine = Engine(bundles.load(bundle.path), "cpu", threads=1)
+    unseen = {name for name, _ in bundle.provenance["held_out"]}
+    rng = np.random.default_rng(5)
+    for path in (p for p in images if p.name in unseen):
+        part = read_image(path)
+        eight = part if part.dtype == np.uint8 else (part >> 8).astype(np.uint8)
+        bad = eight.copy()
+        bad[30:40, 32:42] = 40 + rng.integers(0, 20, (10, 10))  # a piece of the bar is gone
+        good, found = engine.score(part), engine.score(bad)
+        assert found.score > good.score
+        assert np.hypot(*(np.array(np.unravel_index(found.map.argmax(), found.map.shape)) - [31, 33])) < 10
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])  # of 4; the first two restore, the others judge
+def test_a_stopped_run_ends_as_one_that_was_not(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    whole = train(images, tmp_path / "whole", OPTIONS, progress=False)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(TrainingError, match=f"step {step} of 4"):
+            train(images, tmp_path / "pieces", OPTIONS, progress=False)
+    pieces = train(images, tmp_path / "pieces", OPTIONS, progress=False)
+    assert pieces.weights_sha256 == whole.weights_sha256
+
+
+def learns(images: list[Path], done: float) -> tuple[Restorer, set[str]]:
+    """The network after the losses of one batch, and the parts of it that these teach."""
+    torch.manual_seed(0)
+    network = build(TINY).train()
+    assert isinstance(network, Restorer)
+    pictures = Pictures(images, OPTIONS.preprocessing())
+    objective = RestoreObjective(OPTIONS)
+    objective.prepare(network, pictures, range(8))
+    network.train()
+    objective.done = done
+    objective.losses(network, pictures, range(8), np.random.default_rng(1))["loss"].backward()  # type: ignore[no-untyped-call]
+    return network, {n.split(".")[0] for n, p in network.named_parameters() if p.grad is not None}
+
+
+def test_first_the_autoencoder_learns_then_the_head(images: list[Path]) -> None:
+    network, taught = learns(images, 0.0)
+    assert taught == {"encoder", "bottleneck", "decoder"}
+    assert not network.judging
+    before = {n: b.clone() for n, b in network.named_buffers()}
+    network, taught = learns(images, RESTORING)
+    assert taught == {"coarse", "fine"}
+    assert network.judging
+    assert network.training
+    assert network.usual.min() > 0
+    assert network.spread.min() >= 0
+    still = {n: b for n, b in network.named_buffers() if n.startswith("decoder") and "running_mean" in n}
+    assert all(torch.equal(b, torch.zeros_like(b)) for b in still.values())
+    assert not all(torch.equal(before[n], b) for n, b in still.items())
+
+
+def test_the_rate_starts_anew_with_the_head() -> None:
+    objective = RestoreObjective(OPTIONS)
+    assert objective.rate(0.0) < 0.05
+    assert objective.rate(RESTORING * 0.999) < 0.01
+    assert objective.rate(RESTORING + 0.1 * (1 - RESTORING)) > 0.9
+    assert objective.rate(0.999) < 0.01
+
+
+def test_finding_the_damage_costs_less_than_missing_it() -> None:
+    share = torch.zeros(2, 1, 16, 16)
+    share[0, :, 4:8, 4:8] = 1
+    found, missed = (found_loss(logit, share) for logit in (12 * share - 6, -6 * torch.ones_like(share)))
+    assert found < 0.1 < missed
+
+
+def test_enough_steps_end_a_run_at_the_end_of_an_epoch(images: list[Path], tmp_path: Path) -> None:
+    bundle = train(images, tmp_path / "recipe", replace(OPTIONS, epochs=9, steps=3), progress=False)
+    assert len(bundle.provenance["curve"]) == 2  # of two steps each
+
+
+def test_options_refuse_what_cannot_be() -> None:
+    with pytest.raises(TrainingError, match="steps is -1"):
+        replace(OPTIONS, steps=-1)

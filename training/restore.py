@@ -1,0 +1,192 @@
+"""Training of the restore method: normal parts are damaged, and the network is to undo and to find it.
+
+First the autoencoder learns to restore. Then it stays as it is, and the head learns to judge what it changed;
+at once they would disturb each other, for what the head reads would not stay the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import cos, pi
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from inspector.model.network import Network
+from inspector.model.restore import RARE, Restorer, strength
+from inspector.model.scoring import ssim_map
+from training import shapes
+from training.data import Pictures
+from training.defects import foreground
+from training.losses import Objective, entropy, l2_loss
+from training.options import TrainOptions
+from training.painting import Image, Mask, Painted, lying, painted
+
+RESTORING = 0.4  # share of the steps in which the autoencoder learns
+WARM_UP = 0.1  # share of the steps of each stage in which the learning rate rises
+WEIGHT_DECAY = 0.01
+CROPS = 2  # pieces of each part that the fine net sees, of half its side
+LOOK = 0.6  # share of the pieces of a damaged part that show damage
+FOCUS, FOCAL_WEIGHT = 1.5, 10.0
+PARTS = 200  # that the usual error is found from
+SMOOTH = 9  # pixels a side over which the usual error is averaged
+
+
+class RestoreObjective(Objective):
+    """L2 + SSIM of what was restored, then focal and Dice loss of both maps of the head."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        super().__init__(options)
+        self._regions: dict[int, Mask] = {}
+        self._trained: Sequence[int] = ()
+
+    def prepare(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
+        """The memory's slots as for the paper's method; patches come from the parts trained on alone."""
+        super().prepare(network, pictures, indices)
+        self._trained = indices
+
+    def optimizer(self, network: Network) -> torch.optim.Optimizer:
+        """AdamW; its rate follows rate()."""
+        learned = [p for p in network.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in learned if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.options.learning_rate, betas=(0.9, 0.99))
+
+    def rate(self, done: float) -> float:
+        """In each stage a short rise, then half a cosine."""
+        stage = done / RESTORING if done < RESTORING else (done - RESTORING) / (1 - RESTORING)
+        return min(1.0, stage / WARM_UP + 0.01) * (0.5 + 0.5 * cos(pi * stage))
+
+    def losses(
+        self, network: Network, pictures: Pictures, indices: Sequence[int], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """Losses of one batch."""
+        net = cast(Restorer, network)
+        samples = [self._sample(pictures, i, rng) for i in indices]
+        if self.done < RESTORING:
+            return self._restoring(net, samples)
+        if not net.judging:
+            self._measure(net, pictures)
+        return self._judging(net, samples, rng)
+
+    def _restoring(self, net: Restorer, samples: Sequence[Painted]) -> dict[str, Tensor]:
+        o, device = self.options, net.usual.device
+        normal = _tensor([s.normal for s in samples], device)
+        reconstruction = net.reconstruct(_tensor([s.damaged for s in samples], device))
+        with torch.autocast(device.type, enabled=False):
+            x, y = (F.avg_pool2d(t.float(), 2) for t in (normal, reconstruction.output))
+            l2, ssim = l2_loss(x, y), (1 - ssim_map(x, y)).mean()
+            parts = {"l2": l2, "ssim": ssim}
+            loss = o.reconstruction_weight * (l2 + o.ssim_weight * ssim)
+            if reconstruction.addressing is not None:
+                parts["entropy"] = entropy(reconstruction.addressing.weights)
+                loss = loss + o.entropy_weight * parts["entropy"]
+        return {"loss": loss, **parts}
+
+    def _judging(
+        self, net: Restorer, samples: Sequence[Painted], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        device, learning = net.usual.device, net.training
+        x = _tensor([s.damaged for s in samples], device)
+        mask = torch.from_numpy(np.stack([s.mask for s in samples])).to(device)[:, None].float()
+        with torch.no_grad():
+            net.eval()  # the autoencoder stays as it is, the statistics of its normalisation too
+            evidence = net.evidence(x, net.reconstruct(x).output.float())
+            net.train(learning)
+        context = net.overview(x, evidence)
+        corners = [c for s in samples for c in _corners(s.mask, rng)]
+        side = net.architecture.size
+        piece, facts, around, where = (_cut(t, corners, side) for t in (x, evidence, context, mask))
+        logit = net.detail(piece, facts, around)
+        with torch.autocast(device.type, enabled=False):
+            fine = found_loss(logit.float(), F.avg_pool2d(where, 2))
+            coarse = found_loss(context[:, :1].float() + RARE, F.avg_pool2d(mask, 4))
+        return {"loss": fine + coarse, "fine": fine, "coarse": coarse}
+
+    @torch.no_grad()
+    def _measure(self, net: Restorer, pictures: Pictures) -> None:
+        """Find the usual error of normal parts at each place, before the head reads it."""
+        learning = net.training
+        net.eval()
+        rng = np.random.default_rng((self.options.seed, 6))
+        chosen = rng.permutation(np.asarray(self._trained))[:PARTS].tolist()
+        total, square = torch.zeros_like(net.usual), torch.zeros_like(net.usual)
+        for index in chosen:
+            image, _ = self._part(pictures, index, rng)
+            x = _tensor([image], net.usual.device)
+            error = strength(F.avg_pool2d(x - net.reconstruct(x).output.float(), 2))[0, 0]
+            total, square = total + error / len(chosen), square + error.square() / len(chosen)
+        mean, second = (
+            F.avg_pool2d(t[None], SMOOTH, 1, SMOOTH // 2, count_include_pad=False)[0] for t in (total, square)
+        )
+        net.usual.copy_(mean)
+        net.spread.copy_((second - mean.square()).clamp(min=0).sqrt())
+        net.judging.fill_(True)
+        net.train(learning)
+
+    def _part(self, pictures: Pictures, index: int, rng: np.random.Generator) -> tuple[Image, Mask]:
+        """A normal part as it may lie, and where it is in the picture."""
+        image = _rgb(pictures[index])
+        if index not in self._regions:
+            self._regions[index] = foreground(image)
+        image, region = lying(image, self._regions[index], self.options.symmetries, rng)
+        return image, region if region.any() else np.ones_like(region)
+
+    def _sample(self, pictures: Pictures, index: int, rng: np.random.Generator) -> Painted:
+        image, region = self._part(pictures, index, rng)
+        donor, _ = self._part(pictures, int(rng.choice(self._trained or [index])), rng)
+        return painted(image, donor, region, rng)
+
+
+def _corners(mask: Mask, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Where the pieces of one part begin, (row, column) in multiples of 4: more often at damage than not."""
+    side, size = mask.shape[0], piece_size(mask.shape[0])
+    found = []
+    for _ in range(CROPS):
+        if mask.any() and rng.random() < LOOK:
+            place = np.array(shapes.somewhere(mask, rng)) - rng.uniform(0.1, 0.9, 2) * size
+        else:
+            place = rng.uniform(0, side - size + 1, 2)
+        top, left = np.clip(place, 0, side - size).astype(int) // 4 * 4
+        found.append((int(top), int(left)))
+    return found
+
+
+def piece_size(side: int) -> int:
+    """Pixels a side of what the fine net is shown of a part."""
+    return max(side // 2 // 16, 1) * 16
+
+
+def _cut(x: Tensor, corners: Sequence[tuple[int, int]], side: int) -> Tensor:
+    """CROPS pieces of every element of x, (B, C, h, w) -> (CROPS·B, C, k, k), whatever x's resolution."""
+    step = side // x.shape[-1]
+    size = piece_size(side) // step
+    places = [(k // CROPS, top // step, left // step) for k, (top, left) in enumerate(corners)]
+    return torch.stack([x[i, :, r : r + size, c : c + size] for i, r, c in places])
+
+
+def found_loss(logit: Tensor, share: Tensor) -> Tensor:
+    """Focal (Lin et al. 2017) and Dice loss: logits and damaged share of each pixel, (B, 1, h, w) twice."""
+    p = logit.sigmoid()
+    cross = F.binary_cross_entropy_with_logits(logit, share, reduction="none")
+    focal = FOCAL_WEIGHT * (cross * (p - share).abs() ** FOCUS).mean()
+    dice = 1 - (2 * (p * share).sum() + 1) / (p.square().sum() + share.square().sum() + 1)
+    return focal + dice
+
+
+def _rgb(image: NDArray[np.generic]) -> Image:
+    eight = image if image.dtype == np.uint8 else image >> 8  # type: ignore[operator]  # uint16
+    return np.ascontiguousarray(
+        eight if eight.ndim == 3 else np.repeat(eight[..., None], 3, axis=2), np.uint8
+    )
+
+
+def _tensor(images: Sequence[Image], device: torch.device) -> Tensor:
+    """(B, 3, S, S) in [-1, 1]."""
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1

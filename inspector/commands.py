@@ -38,6 +38,7 @@ def train_recipe(
     from training.data import list_images
     from training.fit import TrainOptions, train
     from training.options import METHOD
+    from training.report import path_of
 
     chosen = settings.recipe[recipe]
     asked = method or chosen.method
@@ -59,6 +60,8 @@ def train_recipe(
         yield from _proposal(recipe, chosen, options.architecture.method, preset or chosen.preset)
     bundle = train(files, settings.models / recipe, options)
     bundles.activate(settings.models / recipe, bundle.id)
+    if (page := path_of(bundle)).is_file():
+        yield f"report of the training: {page}"
     yield f"bundle {bundle.id[:12]} is active, not calibrated: run `inspector calibrate`"
 
 

@@ -8,7 +8,7 @@ test set, from which nothing is chosen. Finished runs are not repeated; an inter
     comparisons.json  each variant against the plain method, with the interval of the difference
     runs/             each run with the score of every image
     sheets/           contact sheets: the worst misses and false rejects, and heatmaps of good and bad parts
-    models/           bundles and checkpoints
+    models/           bundles and checkpoints, with --reports also a report of each training
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def benchmark(args: argparse.Namespace, command: str) -> None:
     with tqdm(waiting, desc="benchmark", unit="run", disable=args.quiet) as bar:
         for run in bar:
             bar.set_postfix_str(str(run.name))
-            record = execute(run, args.out, progress=not args.quiet)
+            record = execute(run, args.out, progress=not args.quiet, reports=args.reports)
             write_tables(args.out)
             tqdm.write(_line(run, record), sys.stderr)
     write_tables(args.out)
@@ -219,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default=defaults.device, help="auto, cpu or cuda[:n]")
     add("--precision", default=defaults.precision, help="float32, bfloat16 or float16, for inference")
     add("--threads", type=int, default=defaults.threads, help="CPU threads; 0: all")
+    add("--reports", action="store_true", help="write the report of each training beside its bundle")
     add("--quiet", action="store_true", help="no progress bars")
     return parser
 

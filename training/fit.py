@@ -26,31 +26,39 @@ from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
 from inspector.model.engine import PRECISIONS, describe, resolve
 from inspector.model.network import Network, build
-from inspector.model.scoring import image_score, smooth
-from training import checkpoint
+from training import checkpoint, report
 from training.checkpoint import Progress
 from training.data import Pictures
 from training.losses import Objective, objective
 from training.options import TrainOptions
+from training.trial import Trial, attempt
 
 __all__ = ["TrainOptions", "train"]
 
+WATCHED = 16  # parts, at most, on which the use of the memory is followed from epoch to epoch
 CHECKPOINT_SECONDS = 20.0  # at most this often at the end of an epoch; always when stopped
 LIBRARIES = ("torch", "timm", "numpy", "opencv-python", "safetensors")
 logger = logging.getLogger(__name__)
 
 
 def train(
-    images: Sequence[Path], recipe_dir: Path, options: TrainOptions, *, progress: bool = True
+    images: Sequence[Path],
+    recipe_dir: Path,
+    options: TrainOptions,
+    *,
+    progress: bool = True,
+    reports: bool = True,
 ) -> Bundle:
     """Train on these images of normal parts and store the bundle, uncalibrated and not yet active.
+
+    reports: write what training.report.path_of() names, beside the bundle.
 
     The same images and options go on with an unfinished run. On the CPU the result does not depend on
     interruptions; on a GPU it varies in the last digits. SIGINT and SIGTERM leave a checkpoint.
     Raises TrainingError (stopped, diverged, too few images), DataError, ModelError, BundleError.
     """
     try:
-        return _Run(images, recipe_dir, options, progress).finish()
+        return _Run(images, recipe_dir, options, progress).finish(reports)
     except KeyboardInterrupt:
         raise TrainingError("training stopped outside its steps; run the same command again") from None
 
@@ -84,22 +92,31 @@ class _Run:
         self.progress: Progress = checkpoint.load(self.folder, self.network, self.optimizer)
         self.steps = ceil(len(self.trained) / options.batch)  # an epoch
         self.epochs = min(options.epochs, ceil(options.steps / self.steps) or options.epochs)
-        self._report()
+        self._greet()
 
-    def finish(self) -> Bundle:
+    def finish(self, reports: bool) -> Bundle:
         """Train what is left and write the bundle."""
         self._train()
         self.network.eval()
         self.objective.finish(self.network, self.pictures, self.held_out or self.trained)
+        trial = attempt(
+            self.network,
+            self.pictures,
+            self.held_out or self.trained[:WATCHED],
+            self.options.chosen_scoring(),
+            self.options.seed,
+        )
         bundle = bundles.write(
             self.recipe_dir,
             self.network.state_dict(),
             self.options.architecture,
             self.options.preprocessing(),
             self.options.chosen_scoring(),
-            provenance=self._provenance(),
+            provenance=self._provenance(trial),
         )
         checkpoint.remove(self.folder)
+        if reports:
+            report.write(bundle, trial)
         return bundle
 
     def _train(self) -> None:
@@ -163,6 +180,9 @@ class _Run:
         entry = {name: value / len(self.trained) for name, value in p.sums.items()}
         if self.held_out:
             entry["held_out"] = self._held_out_loss()
+        some = self.trained[:: ceil(len(self.trained) / WATCHED)]
+        if memory := memory_statistics(self.network, self.pictures, some, self.options.batch):
+            entry |= {name: memory[name] for name in ("slots_read", "slots_first", "empty_rows")}
         p.curve.append(entry)
         p.sums = {}
 
@@ -180,7 +200,7 @@ class _Run:
         precision = self.options.precision
         return torch.autocast(self.device.type, PRECISIONS[precision], enabled=precision != "float32")
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, trial: Trial) -> dict[str, Any]:
         p = self.pictures
 
         def named(indices: Sequence[int]) -> list[list[str]]:
@@ -196,21 +216,12 @@ class _Run:
             "seconds": round(self.progress.seconds, 1),
             "curve": self.progress.curve,
             "memory": memory_statistics(self.network, p, self.trained, self.options.batch),
-            "held_out_scores": self._held_out_scores(),
+            "held_out_scores": trial.good if self.held_out else [],
+            "synthetic": trial.summary() if self.held_out else None,
             "libraries": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         }
 
-    @torch.no_grad()
-    def _held_out_scores(self) -> list[float]:
-        self.network.eval()
-        scoring = self.options.chosen_scoring()
-        scores: list[float] = []
-        for indices in _batches(self.held_out, self.options.batch):
-            error = self.network.anomaly_map(self.pictures.batch(indices, self.device), scoring)
-            scores += image_score(smooth(error, scoring.sigma), scoring).tolist()
-        return scores
-
-    def _report(self) -> None:
+    def _greet(self) -> None:
         if self.progress.step:
             logger.info("going on at step %d with %s", self.progress.step, self.folder)
             return

@@ -83,8 +83,10 @@ def held_out(normals: Sequence[Path], share: float, seed: int) -> tuple[list[Pat
     )
 
 
-def execute(run: Run, out: Path, *, progress: bool = True) -> dict[str, Any]:
+def execute(run: Run, out: Path, *, progress: bool = True, reports: bool = False) -> dict[str, Any]:
     """Do the run, or go on where it was interrupted. Writes its sheets and, last, its record.
+
+    reports: a report of the training too.
 
     Raises DataError, ModelError, TrainingError.
     """
@@ -93,7 +95,7 @@ def execute(run: Run, out: Path, *, progress: bool = True) -> dict[str, Any]:
     learn, hold = held_out(run.category.normals, protocol.holdout, seed)
     recipe = out / "models" / run.name
     bundle = trained_before(learn, recipe, run.options) or train(
-        learn, recipe, run.options, progress=progress
+        learn, recipe, run.options, progress=progress, reports=reports
     )
     began = perf_counter()
     engine = Engine(bundle, protocol.device, protocol.precision, protocol.threads)
@@ -130,6 +132,7 @@ def execute(run: Run, out: Path, *, progress: bool = True) -> dict[str, Any]:
         "bundle": bundle.id,
         "losses": bundle.provenance["curve"][-1],
         "memory": bundle.provenance["memory"],
+        "synthetic": bundle.provenance["synthetic"],
         "settings": run.settings,
         "command": run.command,
         "hardware": hardware(),

@@ -167,12 +167,18 @@ class FeatureAutoencoder(Network):
         """(B, S, S): standard deviations above the usual error of normal parts, mean of the levels, >= 0."""
         size = self.architecture.size
         total = torch.zeros((), device=reconstruction.target.device)
-        for i, error in enumerate(self.level_errors(reconstruction)):
-            relative = (error - self.centre[i]) / self.spread[i]
-            total = total + F.interpolate(
-                relative[:, None], (size, size), mode="bilinear", align_corners=False
-            )
+        for error in self._unusual(reconstruction):
+            total = total + F.interpolate(error[:, None], (size, size), mode="bilinear", align_corners=False)
         return (total[:, 0] / len(self.centre)).clamp(min=0)
+
+    def views(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
+        """The error of each level, as it goes into the map: features are no picture."""
+        return {f"error at {e.shape[1]} × {e.shape[2]}": e for e in self._unusual(reconstruction)}
+
+    def _unusual(self, reconstruction: Reconstruction) -> list[Tensor]:
+        """Error of each level in standard deviations above the usual one: (B, side, side)."""
+        errors = self.level_errors(reconstruction)
+        return [(e - c) / s for e, c, s in zip(errors, self.centre, self.spread, strict=True)]
 
 
 def cosine_error(x: Tensor, y: Tensor) -> Tensor:

@@ -53,6 +53,12 @@ class Network(nn.Module, ABC):
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
         """(B, S, S) error per input pixel, not smoothed, higher is less normal."""
 
+    def views(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
+        """What there is to look at beside part and map, by title: pictures (B, 3, h, w), normalised as the
+        input, or maps (B, h, w) on the scale of the error map.
+        """
+        return {"reconstruction": reconstruction.output}
+
     def forward(self, x: Tensor) -> Reconstruction:
         """The same as reconstruct()."""
         return self.reconstruct(x)

@@ -260,6 +260,9 @@ def test_train_activates_a_bundle_that_is_not_calibrated(bare):
     assert f"{PICTURES} pictures" in done.stdout
     assert "not calibrated: run `inspector calibrate`" in done.stdout
     after = active(bare)
+    report = re.search(r"report of the training: (.*)", done.stdout)[1]
+    assert Path(report) == after.path.parent / "reports" / after.id / "report.html"
+    assert Path(report).is_file()
     assert after.id != before.id
     assert after.threshold is None
     assert bundles.load(before.path).id == before.id, "the old one is kept"

@@ -84,6 +84,18 @@ def test_one_command_trains_calibrates_measures_and_draws(parts):
     assert [row["defect"] for row in run["scores"]] == ["dent"] * 4 + [None] * 4
 
 
+def test_reports_are_written_where_asked_for(parts):
+    bench(parts, "--seeds", "1")
+    bench(parts, "--seeds", "2", "--reports")
+    models = parts.parent / "out" / "models" / "mvtec" / "screw"
+    assert not (models / "paper-seed1" / "reports").exists()
+    (page,) = (models / "paper-seed2" / "reports").glob("*/report.html")
+    (bundle,) = (b for b in runs.bundles.listing(models / "paper-seed2") if b.threshold is None)
+    assert page.parent.name == bundle.id
+    record = json.loads((parts.parent / "out" / "runs" / "mvtec" / "screw" / "paper-seed2.json").read_text())
+    assert record["synthetic"] == json.loads(page.with_name("report.json").read_text())["synthetic"]
+
+
 def test_nothing_that_is_calibrated_on_was_trained_on(parts):
     bench(parts)
     folder = parts.parent / "out" / "models" / "mvtec" / "screw" / "paper-seed0"

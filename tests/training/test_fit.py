@@ -66,7 +66,9 @@ def test_it_learns_and_says_from_what(images: list[Path], tmp_path: Path) -> Non
     curve = bundle.provenance["curve"]
     assert len(curve) == 12
     assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
-    assert set(curve[0]) == {"loss", "l2", "ssim", "entropy", "held_out"}
+    used = {"slots_read", "slots_first", "empty_rows"}
+    assert set(curve[0]) == {"loss", "l2", "ssim", "entropy", "held_out", *used}
+    assert all(0 <= epoch[name] <= 1 for epoch in curve for name in used)
     trained, held_out = bundle.provenance["trained_on"], bundle.provenance["held_out"]
     assert (len(trained), len(held_out)) == (10, 2)
     assert sorted(name for name, _ in trained + held_out) == [p.name for p in images]
@@ -77,7 +79,7 @@ def test_it_learns_and_says_from_what(images: list[Path], tmp_path: Path) -> Non
     engine = Engine(bundle, "cpu")
     scores = [engine.score(read_image(p)).score for p in images if p.name in {name for name, _ in held_out}]
     assert scores == pytest.approx(bundle.provenance["held_out_scores"], rel=1e-4)
-    assert [p.name for p in (tmp_path / "models").iterdir()] == [bundle.id]
+    assert {p.name for p in (tmp_path / "models").iterdir()} == {bundle.id, "reports"}
 
 
 def test_the_same_seed_gives_the_same_weights(images: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,312 @@
+"""The ledger: the recorder's history against the log, after the fact.
+
+A violation is
+
+- *pass without inspection*: a PASS on the wire, whole block or used by the PLC's program, without a row that
+  names the same sequence and part, has verdict 1, a score not above its threshold, a bundle and a frame, and
+  whose frame shows a normal part (the campaign's pictures say so in their names);
+- *verdict without row*: a PASS or REJECT whose row was not in the log when its write arrived; a FAULT whose
+  row is not there in the end (while the log cannot be written a FAULT goes out first and its row follows);
+- *unanswered*: a trigger that the PLC raised and that no write of its sequence and part id answers;
+- *unasked*: a verdict for a part or sequence that the PLC did not ask for;
+- *contradicted*: a PASS or REJECT after another verdict for the same trigger, or anything after them while
+  the server is honest;
+- *late*: a PASS or REJECT that arrives later after its trigger than deadline, timeout and SLACK_MS together;
+- *stale*: a heartbeat beside a verdict from before, after the daemon or the server has come back;
+- *not recovered*: no PASS or REJECT within RECOVERED_S of the end of a cause;
+- *died*: a daemon that ends unasked, or not with 0 when it is told to.
+
+What cannot be helped, and is no violation:
+
+- a trigger that the PLC itself forgets (a restart without retentive memory): it is counted as *withdrawn*;
+- a trigger overtaken by the next before anybody could read it is answered with its sequence and part id 0,
+  for nobody knows its part id;
+- a verdict written again, the same as before, where its first arrival was not confirmed;
+- a FAULT after a PASS or REJECT whose arrival a dishonest or absent server kept to itself (*taken back*): the
+  inspector must take it for undelivered. The PLC's program uses the first that it sees;
+- FAULT where a machine under load is late, and while a cause lasts.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.campaign.history import Event
+from tests.campaign.server import BLOCK, PART, SEQUENCE, VERDICT
+
+PASS, REJECT, FAULT = 1, 2, 3
+SLACK_MS = 500  # scheduling of two processes on a busy machine
+RECOVERED_S = 60.0
+KINDS = (
+    "pass without inspection",
+    "verdict without row",
+    "unanswered",
+    "unasked",
+    "contradicted",
+    "late",
+    "stale",
+    "not recovered",
+    "died",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A decision in the log."""
+
+    id: int
+    sequence: int
+    part: int
+    verdict: int
+    score: float | None
+    threshold: float | None
+    bundle: str | None
+    source: str | None
+
+    @property
+    def inspected(self) -> bool:
+        """Whether it is a finished inspection of a normal part."""
+        whole = None not in (self.score, self.threshold, self.bundle, self.source)
+        return whole and self.score <= self.threshold and self.source.startswith("normal")
+
+
+@dataclass
+class Trigger:
+    """One part that the PLC asked for."""
+
+    t: int
+    sequence: int
+    part: int
+    phase: str
+    withdrawn: bool = False
+    answers: list[tuple[int, int, bool]] = field(default_factory=list)  # received, verdict, server honest
+
+
+@dataclass
+class Figures:
+    """What came of one kind of fault."""
+
+    times: int = 0
+    triggered: int = 0
+    verdicts: int = 0
+    passes: int = 0
+    rejects: int = 0
+    faults: int = 0
+    withdrawn: int = 0
+    repeated: int = 0
+    taken_back: int = 0
+    violations: Counter[str] = field(default_factory=Counter)
+    recovery_s: list[float] = field(default_factory=list)
+
+    def table(self) -> dict[str, Any]:
+        """As JSON has it."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("violations", "recovery_s")}
+        recovery = sorted(self.recovery_s)
+        return plain | {
+            "violations": {kind: self.violations[kind] for kind in KINDS},
+            "recover_s": {
+                "n": len(recovery),
+                "p50": statistics.median(recovery) if recovery else None,
+                "max": recovery[-1] if recovery else None,
+            },
+        }
+
+
+@dataclass
+class Verdict:
+    """The judgement: figures by fault, and what is wrong, a line each."""
+
+    figures: dict[str, Figures]
+    found: list[str]
+
+    @property
+    def total(self) -> Figures:
+        """All faults together."""
+        total = Figures()
+        for one in self.figures.values():
+            for name, value in vars(one).items():
+                setattr(total, name, getattr(total, name) + value)
+        return total
+
+
+def rows(database: Path) -> list[Row]:
+    """Every decision in the log, oldest first."""
+    columns = "id, sequence, part_id, verdict, score, threshold, bundle, source"
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+    try:
+        return [Row(*row) for row in connection.execute(f"SELECT {columns} FROM inspections ORDER BY id")]
+    finally:
+        connection.close()
+
+
+def stepped(database: Path, by_s: float) -> bool:
+    """Whether the times of neighbouring rows show that the daemon's wall clock jumped so far."""
+    jump = "86400 * (julianday(time) - lag(julianday(time)) OVER (ORDER BY id))"
+    query = f"SELECT max(abs(jump)) FROM (SELECT {jump} AS jump FROM inspections)"
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+    try:
+        return (connection.execute(query).fetchone()[0] or 0) > by_s
+    finally:
+        connection.close()
+
+
+def judge(events: list[Event], logged: Iterable[Row], deadline_ms: int, timeout_ms: int) -> Verdict:
+    """events: the recorder's and the campaign's, in order of time."""
+    return _Ledger(events, logged, deadline_ms + timeout_ms + SLACK_MS).close()
+
+
+class _Ledger:
+    """One pass over the history."""
+
+    def __init__(self, events: list[Event], logged: Iterable[Row], late_ms: int) -> None:
+        self._late_ns = late_ms * 1_000_000
+        self._rows: dict[tuple[int, int, int], list[Row]] = defaultdict(list)
+        for row in logged:
+            self._rows[row.sequence, row.part, row.verdict].append(row)
+        self._by_part: dict[int, Trigger] = {}
+        self._by_sequence: dict[int, Trigger] = {}
+        self._triggers: list[Trigger] = []
+        self._figures: defaultdict[str, Figures] = defaultdict(Figures)
+        self._found: list[str] = []
+        self._phase = "start"
+        self._honest = True
+        self._held = 0  # the verdict in the registers
+        self._taken_up = True  # whether a whole block has come since daemon and server are there
+        self._waits: tuple[str, int] | None = None  # for recovery: fault, end of its cause
+        for event in events:
+            handle = getattr(self, "_on_" + event["is"], None)
+            if handle is not None:
+                handle(event)
+
+    def close(self) -> Verdict:
+        for trigger in self._triggers:
+            if trigger.withdrawn:
+                self._figures[trigger.phase].withdrawn += 1
+            elif not trigger.answers and trigger.part:
+                self._accuse("unanswered", trigger.t, f"sequence {trigger.sequence}", trigger.phase)
+        return Verdict(dict(self._figures), self._found)
+
+    def _accuse(self, kind: str, t: int, what: str, phase: str | None = None) -> None:
+        phase = phase or self._phase
+        self._figures[phase].violations[kind] += 1
+        self._found.append(f"{kind}: {what} ({phase}, at {t / 1e9:.3f} s)")
+
+    # --- the campaign's marks ---------------------------------------------------------------------
+
+    def _on_phase(self, event: Event) -> None:
+        self._phase = event["name"]
+
+    def _on_fault(self, event: Event) -> None:
+        self._figures[self._phase].times += 1
+        self._waits = None
+
+    def _on_over(self, event: Event) -> None:
+        self._waits = (self._phase, event["t"])
+
+    def _on_not_recovered(self, event: Event) -> None:
+        self._accuse("not recovered", event["t"], f"no verdict within {RECOVERED_S:g} s")
+
+    def _on_started(self, event: Event) -> None:
+        self._taken_up = False
+
+    def _on_ended(self, event: Event) -> None:
+        if event["status"] not in (-9, 0):
+            self._accuse("died", event["t"], f"the daemon ended with {event['status']}")
+
+    # --- the PLC ----------------------------------------------------------------------------------
+
+    def _on_mode(self, event: Event) -> None:
+        self._honest = not event["name"]
+
+    def _on_server(self, event: Event) -> None:
+        self._honest = event["on"]
+        self._taken_up = False
+
+    def _on_forget(self, event: Event) -> None:
+        for trigger in self._triggers[-100:]:
+            trigger.withdrawn |= not trigger.answers
+        self._held = 0
+        # the trigger register changes to 0: that may be answered, but nobody waits for it
+        self._ask(Trigger(event["t"], 0, 0, self._phase))
+
+    def _on_trigger(self, event: Event) -> None:
+        self._ask(Trigger(event["t"], event["sequence"], event["part"], self._phase))
+        self._figures[self._phase].triggered += 1
+
+    def _ask(self, trigger: Trigger) -> None:
+        self._triggers.append(trigger)
+        self._by_part[trigger.part] = trigger
+        self._by_sequence[trigger.sequence] = trigger
+
+    def _on_used(self, event: Event) -> None:
+        if event["good"] and not self._inspected(event["sequence"], event["part"]):
+            self._accuse("pass without inspection", event["t"], f"used for part {event['part']}")
+
+    # --- the wire ---------------------------------------------------------------------------------
+
+    def _on_write(self, event: Event) -> None:
+        values = event["values"]
+        if len(values) != BLOCK:
+            if self._held and not self._taken_up:
+                self._accuse("stale", event["t"], f"verdict {self._held}")
+            return
+        self._held, self._taken_up = values[VERDICT], True
+        if not self._held:
+            return
+        part = (values[PART] << 16) + values[PART + 1]
+        trigger = self._by_part.get(part) if part else self._by_sequence.get(values[SEQUENCE])
+        self._count(values[VERDICT])
+        self._check_row(event, values[SEQUENCE], part, values[VERDICT])
+        if trigger is None or trigger.sequence != values[SEQUENCE]:
+            self._accuse("unasked", event["t"], f"sequence {values[SEQUENCE]}, part {part}")
+            return
+        self._answer(trigger, event, values[VERDICT])
+
+    def _count(self, verdict: int) -> None:
+        figures = self._figures[self._phase]
+        figures.verdicts += 1
+        figures.passes += verdict == PASS
+        figures.rejects += verdict == REJECT
+        figures.faults += verdict == FAULT
+
+    def _check_row(self, event: Event, sequence: int, part: int, verdict: int) -> None:
+        name = f"verdict {verdict} for sequence {sequence}, part {part}"
+        if verdict == PASS and not self._inspected(sequence, part):
+            self._accuse("pass without inspection", event["t"], name)
+        if not self._rows.get((sequence, part, verdict)):
+            self._accuse("verdict without row", event["t"], f"{name}: no row in the log")
+        elif verdict != FAULT and event["row"] is None:
+            self._accuse("verdict without row", event["t"], f"{name}: its row came after it")
+
+    def _inspected(self, sequence: int, part: int) -> bool:
+        return any(row.inspected for row in self._rows.get((sequence, part, PASS), ()))
+
+    def _answer(self, trigger: Trigger, event: Event, verdict: int) -> None:
+        received, name = event["received"], f"verdict {verdict} for sequence {trigger.sequence}"
+        before = [answer for answer in trigger.answers if answer[0] <= received]
+        trigger.answers.append((received, verdict, self._honest))
+        if verdict != FAULT:
+            if self._waits is not None and received > self._waits[1]:
+                phase, since = self._waits
+                self._figures[phase].recovery_s.append((received - since) / 1e9)
+                self._waits = None
+            if received - trigger.t > self._late_ns and (FAULT not in {a[1] for a in before}):
+                late = f"{name} {(received - trigger.t) / 1e6:.0f} ms after its trigger"
+                if not any(a[1] == verdict for a in before):  # a repetition is as old as the first
+                    self._accuse("late", event["t"], late)
+        if not before:
+            return
+        last = before[-1]
+        figures = self._figures[self._phase]
+        if last[1] == verdict:
+            figures.repeated += 1
+        elif verdict == FAULT and not last[2]:
+            figures.taken_back += 1
+        else:
+            self._accuse("contradicted", event["t"], f"{name} after {last[1]}")

@@ -1,0 +1,58 @@
+"""Faults planted into the daemon, to show that the campaign finds them: `--plant NAME`."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from inspector.answer import Answers
+from inspector.lane import Lane, Triggered
+from inspector.verdict import Decision, Reason, Verdict
+
+
+def verdict_before_row() -> None:
+    """The verdict goes out before its row is committed."""
+    give, write = Answers.give, Answers._write
+
+    def early(self: Answers, channel: Any, request: Any, decision: Decision, *more: Any) -> Any:
+        scored = more[1] if len(more) > 1 else None
+        with channel.lock:
+            write(self, channel, request, decision, scored, time.monotonic_ns())
+        return give(self, channel, request, decision, *more)
+
+    Answers.give = early
+
+
+def dropped_trigger() -> None:
+    """Every 40th trigger is forgotten."""
+    trigger, count = Lane.trigger, itertools.count(1)
+
+    def forgetful(self: Lane, *arguments: Any) -> Triggered:
+        triggered = trigger(self, *arguments)
+        if triggered.fire is not None and next(count) % 40 == 0:
+            self.claim(triggered.fire)
+            return Triggered()
+        return triggered
+
+    Lane.trigger = forgetful
+
+
+def pass_for_fault() -> None:
+    """A part that the camera did not show reads PASS on the wire; its row says FAULT."""
+    write = Answers._write
+    without_frame = (Reason.CAMERA_DOWN, Reason.NO_FRAME, Reason.RESTARTED)
+
+    def lenient(self: Answers, channel: Any, request: Any, decision: Decision, *more: Any) -> bool:
+        good = Decision(Verdict.PASS) if decision.reason in without_frame else decision
+        return write(self, channel, request, good, *more)
+
+    Answers._write = lenient
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    "verdict-before-row": verdict_before_row,
+    "dropped-trigger": dropped_trigger,
+    "pass-for-fault": pass_for_fault,
+}

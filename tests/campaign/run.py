@@ -1,0 +1,221 @@
+"""The order of play: one station after the other, its faults one after the other, then the judgement."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tests.campaign import faults, judgement
+from tests.campaign.clock import Clock
+from tests.campaign.daemon import Daemon
+from tests.campaign.faults import Fault, World
+from tests.campaign.history import History, read
+from tests.campaign.judgement import RECOVERED_S, Verdict
+from tests.campaign.program import PATIENCE_S
+from tests.campaign.recorder import Recorder
+from tests.campaign.station import DEADLINE_MS, TIMEOUT_MS
+
+READY = 1
+DISK_MIB = 28  # journal, models and rows take a third of it
+FLOOR_MIB = 4
+START_LIMIT_S = 60.0
+AT_ONCE = 0.15  # so often the next kill does not wait for the daemon to have recovered
+GIVE_UP_AFTER = 3
+
+
+class StationLost(RuntimeError):
+    """The daemon does not come back: there is nothing left to judge."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often, and for how long."""
+
+    times: dict[str, int]
+    hold_s: dict[str, float]
+
+
+FULL = Plan(
+    times={
+        "daemon kill -9": 200,
+        "camera kill -9": 100,
+        "PLC stopped": 100,
+        **dict.fromkeys(faults.SERVER_FAULTS, 5),
+        "trigger while busy": 20,
+        "sequence repeated": 20,
+        "log locked": 5,
+        "writes refused": 10,
+        "clock stepped": 24,
+        "disk full": 10,
+    },
+    hold_s={"server": 2.5, "overrun": 2.0, "lock": 10.0, "disk": 3.0},
+)
+SHORT = Plan(
+    times={
+        "daemon kill -9": 6,
+        "camera kill -9": 2,
+        "PLC stopped": 4,
+        **dict.fromkeys(faults.SERVER_FAULTS, 1),
+        "trigger while busy": 1,
+        "sequence repeated": 2,
+        "log locked": 1,
+        "writes refused": 1,
+        "clock stepped": 4,
+        "disk full": 1,
+    },
+    hold_s={"server": 0.4, "overrun": 1.0, "lock": 1.0, "disk": 0.8},
+)
+LINE: dict[str, Fault] = {
+    "daemon kill -9": faults.kill_daemon,
+    "camera kill -9": faults.kill_camera,
+    "PLC stopped": faults.stop_plc,
+    **faults.SERVER_FAULTS,
+    "trigger while busy": faults.hurry,
+    "sequence repeated": faults.repeat_sequence,
+    "log locked": faults.lock_database,
+    "writes refused": faults.refuse_writes,
+    "clock stepped": faults.step_clock,
+}
+DISK: dict[str, Fault] = {"disk full": faults.fill_disk}
+
+
+@dataclass
+class Outcome:
+    """What a campaign has to show."""
+
+    verdict: Verdict
+    skipped: dict[str, str]  # fault and why it could not be done here
+
+
+def campaign(plan: Plan, seed: int, plants: list[str], keep: Path | None = None) -> Outcome:
+    """Every fault of the plan that this machine can produce."""
+    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch:
+        folder = keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        skipped: dict[str, str] = {}
+        clock = _clock(folder, skipped)
+        daemon = Daemon(folder / "daemon.log", plants, clock.environment if clock else {})
+        outcome = Outcome(Verdict({}, []), skipped)
+        with tqdm(total=sum(plan.times.values()), unit="fault") as bar:
+            try:
+                for name, room, wanted in (("line", _folder, LINE), ("disk", _small_disk, DISK)):
+                    chosen = {f: act for f, act in wanted.items() if plan.times.get(f)}
+                    with room(folder / name, skipped, chosen) as root:
+                        if root is not None and chosen:
+                            one = _stage(root, plan, seed, clock, daemon, chosen, bar, FLOOR_MIB)
+                            outcome.verdict.figures.update(one.figures)
+                            outcome.verdict.found.extend(one.found)
+            finally:
+                daemon.close()
+        return outcome
+
+
+def _clock(folder: Path, skipped: dict[str, str]) -> Clock | None:
+    try:
+        return Clock(folder)
+    except RuntimeError as error:
+        skipped["clock stepped"] = str(error)
+        return None
+
+
+@contextmanager
+def _folder(root: Path, skipped: dict[str, str], chosen: dict[str, Fault]) -> Iterator[Path]:
+    for name in skipped:
+        chosen.pop(name, None)
+    root.mkdir()
+    yield root
+
+
+@contextmanager
+def _small_disk(root: Path, skipped: dict[str, str], chosen: dict[str, Fault]) -> Iterator[Path | None]:
+    """A folder whose `data` is a file system of a few MiB; None where it cannot be mounted."""
+    (root / "data").mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "campaign", root / "data"]
+    if not chosen:
+        yield None
+    elif os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        skipped["disk full"] = "mounting a small file system needs root; see 'writes refused'"
+        yield None
+    else:
+        try:
+            yield root
+        finally:
+            subprocess.run(["umount", "--lazy", root / "data"], check=True)
+
+
+def _stage(
+    root: Path,
+    plan: Plan,
+    seed: int,
+    clock: Clock | None,
+    daemon: Daemon,
+    chosen: dict[str, Fault],
+    bar: tqdm,
+    floor_mib: int,
+) -> Verdict:
+    """One station: start it, do all of its faults, stop it, judge."""
+    database = root / "data" / "inspector.db"
+    recorder = Recorder(root / "plc.jsonl", database, seed)
+    marks = History(root / "marks.jsonl")
+    world = World(root, recorder, daemon, clock, plan.hold_s, random.Random(seed))
+    daemon.prepare(root, recorder.port(), floor_mib)
+    daemon.start(root / "station.toml", marks)
+    _until(lambda: recorder.status() & READY, "READY")
+    marks.note("phase", name=next(iter(chosen)))
+    recorder.resume()
+    for name, act in chosen.items():
+        bar.set_description(name)
+        marks.note("phase", name=name)
+        for number in range(plan.times[name]):
+            _once(world, marks, act, last=number == plan.times[name] - 1)
+            bar.update()
+            if world.lost >= GIVE_UP_AFTER:
+                raise StationLost(
+                    f"no verdict after {world.lost} faults in a row; see {root.parent}/daemon.log"
+                )
+    recorder.finish()
+    _until(lambda: not recorder.waiting(), "the last part's verdict", PATIENCE_S + 5)
+    time.sleep(1.0)  # for the answers to triggers that came while a part was in work
+    daemon.stop()
+    recorder.close()
+    if faults.step_clock in chosen.values() and not judgement.stepped(database, 1800):
+        raise RuntimeError("the daemon did not see its clock stepped; was clock.c preloaded?")
+    events = read(root / "plc.jsonl", root / "marks.jsonl")
+    return judgement.judge(events, judgement.rows(database), DEADLINE_MS, TIMEOUT_MS)
+
+
+def _once(world: World, marks: History, act: Fault, *, last: bool) -> None:
+    marks.note("fault")
+    over = act(world)
+    if over is None:
+        return
+    marks.note("over", t=over)
+    if act is faults.kill_daemon and not last and world.random.random() < AT_ONCE:
+        world.pause(0.0, 1.0)
+        return
+    give_up = time.monotonic() + RECOVERED_S
+    while world.recorder.last_good() <= over:
+        if time.monotonic() > give_up:
+            marks.note("not_recovered")
+            world.lost += 1
+            return
+        time.sleep(0.01)
+    world.lost = 0
+    world.pause(0.0, 0.3)
+
+
+def _until(condition, what: str, limit_s: float = START_LIMIT_S) -> None:
+    give_up = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > give_up:
+            raise RuntimeError(f"waited {limit_s:g} s for {what} in vain")
+        time.sleep(0.02)

@@ -1,0 +1,232 @@
+"""The campaign finds what it looks for, and finds nothing in the station as it is."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.campaign.judgement import KINDS, Row, judge
+
+PASS, REJECT, FAULT = 1, 2, 3
+DEADLINE_MS, TIMEOUT_MS = 1500, 200
+MS = 1_000_000
+
+
+class Story:
+    """A history written by hand; every event comes 10 ms after the one before."""
+
+    def __init__(self):
+        self.events = [{"t": 0, "is": "phase", "name": "a fault"}]
+        self.rows = []
+
+    def add(self, kind, *, after_ms=10, **what):
+        self.events.append({"t": self.events[-1]["t"] + after_ms * MS, "is": kind} | what)
+        return self
+
+    def trigger(self, sequence, part):
+        return self.add("trigger", sequence=sequence, part=part)
+
+    def row(self, sequence, part, verdict, **changes):
+        known = {
+            "score": None if verdict == FAULT else 0.5 if verdict == PASS else 2.0,
+            "threshold": 1.0,
+            "bundle": "b",
+            "source": None if verdict == FAULT else "normal-001.png" if verdict == PASS else "odd-001.png",
+        }
+        self.rows.append(Row(len(self.rows) + 1, sequence, part, verdict, **(known | changes)))
+        return self
+
+    def write(self, sequence, part, verdict, *, row=1, after_ms=10, received_ms=None):
+        values = [1, 57, verdict, sequence, part >> 16, part & 0xFFFF, 0, 0, 0, 0, 7, 5, 0]
+        t = self.events[-1]["t"] + after_ms * MS
+        received = t if received_ms is None else received_ms * MS
+        known = {"row": row} if verdict else {}
+        return self.add("write", after_ms=after_ms, address=100, values=values, received=received, **known)
+
+    def beat(self):
+        now = self.events[-1]["t"] + 10 * MS
+        return self.add("write", address=100, values=[2, 57], received=now)
+
+    def answered(self, sequence, part, verdict=PASS):
+        return self.trigger(sequence, part).row(sequence, part, verdict).write(sequence, part, verdict)
+
+    def used(self, sequence, part, verdict=PASS):
+        return self.add("used", sequence=sequence, part=part, verdict=verdict, good=verdict == PASS)
+
+    def judged(self):
+        return judge(self.events, self.rows, DEADLINE_MS, TIMEOUT_MS)
+
+    def violations(self):
+        return {kind: count for kind, count in self.judged().total.violations.items() if count}
+
+
+def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
+    story = Story().answered(65535, 1).used(65535, 1).answered(0, 2, REJECT).used(0, 2, REJECT).beat()
+    story.answered(1, 3, FAULT)
+    total = story.judged().total
+    assert story.violations() == {}
+    assert (total.triggered, total.verdicts, total.passes, total.rejects, total.faults) == (3, 3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("story", "found"),
+    [
+        pytest.param(Story().trigger(1, 1), {"unanswered": 1}, id="no answer at all"),
+        pytest.param(
+            Story().trigger(1, 1).trigger(2, 2).row(1, 2, FAULT).write(1, 2, FAULT),
+            {"unanswered": 2, "unasked": 1},
+            id="the answer bears another part",
+        ),
+        pytest.param(
+            Story().answered(1, 1).row(2, 9, FAULT).write(2, 9, FAULT),
+            {"unasked": 1},
+            id="a verdict for nothing",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).write(1, 1, REJECT, row=None),
+            {"verdict without row": 1},
+            id="a reject that the log does not know",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, PASS).write(1, 1, PASS, row=None),
+            {"verdict without row": 1},
+            id="a pass before its row",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).write(1, 1, FAULT, row=None),
+            {"verdict without row": 1},
+            id="a fault whose row never came",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, FAULT).write(1, 1, PASS, row=None).used(1, 1),
+            {"verdict without row": 1, "pass without inspection": 2},
+            id="a pass that the log calls a fault",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, PASS, source="odd-003.png").write(1, 1, PASS),
+            {"pass without inspection": 1},
+            id="a pass for a picture that is not normal",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, PASS, source=None).write(1, 1, PASS),
+            {"pass without inspection": 1},
+            id="a pass without a frame",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, PASS, score=1.5).write(1, 1, PASS),
+            {"pass without inspection": 1},
+            id="a pass above the threshold",
+        ),
+        pytest.param(
+            Story().answered(1, 1, FAULT).row(1, 1, PASS).write(1, 1, PASS),
+            {"contradicted": 1},
+            id="a pass after a fault",
+        ),
+        pytest.param(
+            Story().answered(1, 1).row(1, 1, FAULT).write(1, 1, FAULT),
+            {"contradicted": 1},
+            id="a fault after a pass that an honest server took",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, PASS).write(1, 1, PASS, after_ms=2500),
+            {"late": 1},
+            id="a pass after its deadline",
+        ),
+        pytest.param(
+            Story().answered(1, 1).add("ended", status=-9).add("started").beat(),
+            {"stale": 1},
+            id="a heartbeat beside a pass from before the restart",
+        ),
+        pytest.param(
+            Story().answered(1, 1).add("server", on=False).add("server", on=True).beat(),
+            {"stale": 1},
+            id="a heartbeat beside a pass from before the outage",
+        ),
+        pytest.param(Story().add("ended", status=1), {"died": 1}, id="the daemon ends by itself"),
+        pytest.param(
+            Story().add("fault").add("over").add("not_recovered"), {"not recovered": 1}, id="no recovery"
+        ),
+    ],
+)
+def test_each_violation_is_found_and_nothing_beside_it(story, found):
+    assert story.violations() == found
+    assert set(found) <= set(KINDS)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        pytest.param(Story().trigger(500, 1).add("forget").answered(1, 2), id="the PLC forgot that it asked"),
+        pytest.param(
+            Story()
+            .trigger(1, 1)
+            .trigger(2, 2)
+            .row(1, 0, FAULT)
+            .write(1, 0, FAULT)
+            .row(2, 2, FAULT)
+            .write(2, 2, 3),
+            id="a trigger overtaken before anybody read it",
+        ),
+        pytest.param(Story().answered(1, 1).write(1, 1, PASS), id="the same verdict once more"),
+        pytest.param(
+            Story().add("mode", name="silent").answered(1, 1).row(1, 1, FAULT).write(1, 1, FAULT),
+            id="a fault after a pass that was never confirmed",
+        ),
+        pytest.param(
+            Story().answered(1, 1).add("ended", status=-9).add("started").write(1, 1, 0).beat(),
+            id="the verdict is taken out before the heart beats",
+        ),
+        pytest.param(
+            Story()
+            .add("mode", name="late-execution")
+            .trigger(1, 1)
+            .row(1, 1, PASS)
+            .row(1, 1, FAULT)
+            .write(1, 1, FAULT, after_ms=400)
+            .write(1, 1, PASS, received_ms=100),
+            id="a pass that was sent before the fault and executed after it",
+        ),
+    ],
+)
+def test_what_cannot_be_helped_is_no_violation(story):
+    assert story.violations() == {}
+
+
+def test_the_time_to_recover_runs_from_the_end_of_the_cause_to_the_next_finished_inspection():
+    story = Story().answered(1, 1).add("fault").add("over", t=500 * MS).answered(2, 2, FAULT).answered(3, 3)
+    assert story.judged().total.table()["recover_s"] == {"n": 1, "p50": 0.04, "max": 0.04}
+
+
+def campaign(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tests.campaign", "--short", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def test_the_short_campaign_finds_no_violation(tmp_path):
+    done = campaign("--json", str(tmp_path / "table.json"))
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    table = json.loads((tmp_path / "table.json").read_text())
+    total = table["total"]
+    assert table["violations"] == []
+    assert set(total["violations"].values()) == {0}
+    assert total["passes"] > 20
+    assert total["rejects"] > 20
+    assert total["recover_s"]["n"] > 20
+    missing = set(table["skipped"]) - {"disk full", "clock stepped"}  # root, a C compiler
+    assert missing == set()
+
+
+def test_the_campaign_finds_planted_faults(tmp_path):
+    table = tmp_path / "table.json"
+    planted = ("--plant", "verdict-before-row", "--plant", "pass-for-fault")
+    done = campaign(*planted, "--only", "daemon kill -9", "--times", "2", "--json", str(table))
+    assert done.returncode == 1, done.stdout[-5000:] + done.stderr[-5000:]
+    found = json.loads(table.read_text())["total"]["violations"]
+    assert found["verdict without row"] > 0
+    assert found["pass without inspection"] > 0

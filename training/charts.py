@@ -53,6 +53,7 @@ def curves(curve: Sequence[dict[str, float]], slots: int | None) -> bytes:
         axes[2].set_ylim(0, 1.05 * log(slots))
         axes[2].set_title("entropy of the addressing, nats")
     for one in axes:
+        one.locator_params(axis="x", integer=True)
         one.set_xlabel("epoch")
         one.legend(fontsize=8)
     return _png(figure)

@@ -15,13 +15,13 @@ from tqdm import tqdm
 from inspector.model.feature import FeatureAutoencoder, Linear, cosine_error
 from inspector.model.network import Network
 from training.data import Pictures
+from training.kmeans import kmeans
 from training.losses import Objective, entropy
 
 CACHE_BYTES = 4 << 30  # features are kept in memory, as float16, up to this much
 REGULARISATION = 0.01  # of the whitening, in shares of the mean variance
 PARTS = 150  # that the statistics and the memory's first slots are taken from
 TOKENS = 20_000  # that k-means sees
-ROUNDS = 10  # of k-means
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
 Features = list[Tensor]  # of each level, (B, C, H, W)
@@ -164,19 +164,6 @@ def moments(rows: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
         count, total, square = count + len(x), total + x.sum(dim=0), square + x.T @ x
     mean = total / count
     return mean, square / count - mean[:, None] * mean[None]
-
-
-def kmeans(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Centres of spherical k-means, as long as the tokens are in the mean: (tokens, C) -> (count, C)."""
-    unit = F.normalize(tokens, dim=1)
-    order = torch.randperm(len(unit), generator=generator)
-    centres = unit[order.repeat(-(-count // len(unit)))[:count].to(unit.device)].clone()
-    for _ in range(ROUNDS):
-        nearest = torch.cat([(piece @ centres.T).argmax(dim=1) for piece in torch.split(unit, 4096)])
-        sums = torch.zeros_like(centres).index_add_(0, nearest, unit)
-        used = torch.bincount(nearest, minlength=count) > 0
-        centres = torch.where(used[:, None], F.normalize(sums, dim=1), centres)
-    return torch.mul(centres, torch.linalg.vector_norm(tokens, dim=1).mean())
 
 
 def _vectors(level: Tensor, patch: int, grid: int) -> Tensor:

@@ -18,7 +18,7 @@ from inspector.model.network import build
 from inspector.model.records import FEATURE_PRESETS, Architecture
 from training import feature, fit
 from training.data import Pictures, list_images, read_image
-from training.feature import Cache, FeatureObjective, fit_statistics, kmeans, moments
+from training.feature import Cache, FeatureObjective, fit_statistics, moments
 from training.options import TrainOptions
 
 BACKBONE = "test_efficientnet"
@@ -146,17 +146,6 @@ def test_more_tokens_than_channels_are_not_needed(images: list[Path], options: T
     network, _, objective = prepared(images[:2], wide)
     fit_statistics(network, [objective.cache.of([0])])
     assert network.tokens(objective.cache.of([0])).isfinite().all()
-
-
-def test_kmeans_finds_directions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.eye(4)
-    tokens = 3 * directions.repeat_interleave(50, dim=0) + 0.05 * torch.randn(200, 4, generator=generator)
-    centres = kmeans(tokens, 12, generator)
-    cosine = torch.nn.functional.normalize(centres, dim=1) @ directions.T
-    assert (cosine.max(dim=0).values > 0.99).all()
-    assert centres.norm(dim=1).mean() == pytest.approx(3.0, rel=0.05)
-    assert kmeans(tokens[:5], 12, generator).shape == (12, 4)
 
 
 def test_moments_are_numpys() -> None:

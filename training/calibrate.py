@@ -107,6 +107,7 @@ def calibrate(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         scores_sha256=hashlib.sha256(np.asarray(scores, "<f8").tobytes()).hexdigest(),
         source=source,
+        self_test=engine.answer(),
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from inspector.errors import ModelError
 from inspector.model import bundle as bundles
+from inspector.model import selftest
 from inspector.model.bundle import Bundle
 from inspector.model.network import Network, build
 from inspector.model.preprocess import Image, picture, tensor
@@ -64,6 +65,25 @@ class Engine:
         black = np.zeros((y + height, x + width), np.uint8)
         for _ in range(runs):
             self.score(black)
+
+    def answer(self) -> tuple[float, ...]:
+        """What it says of the test picture: see selftest.answer(). Raises ModelError."""
+        scored = self.score(selftest.picture(self.bundle.preprocessing))
+        return selftest.answer(scored.score, scored.map)
+
+    def self_test(self) -> None:
+        """Raise ModelError unless the answer to the test picture is the one recorded at calibration.
+
+        Where none is recorded for this device and precision it must be finite, and the same twice.
+        """
+        who = f"bundle {self.bundle.id[:12]} on {self.device}, {self.precision}"
+        found, threshold = self.answer(), self.bundle.threshold
+        here = threshold is not None and (threshold.device, threshold.precision) == (
+            self.device,
+            self.precision,
+        )
+        known = threshold.self_test if threshold is not None and here else ()
+        selftest.compare(found, known or self.answer(), self.precision, who)
 
     def score(self, image: Image) -> Scored:
         """Score one picture: (H, W) mono or (H, W, 3) RGB, uint8 or uint16.

@@ -166,6 +166,7 @@ class Threshold:
     created: str  # ISO 8601, UTC
     scores_sha256: str  # of the n scores as float64, little endian, in the order they were taken
     source: str  # where the normal parts came from
+    self_test: tuple[float, ...] = ()  # selftest.answer() of this engine; empty in bundles from before
 
     @property
     def proven(self) -> bool:

@@ -107,7 +107,9 @@ def test_a_threshold_carries_its_evidence(tmp_path: Path) -> None:
 
 
 def test_too_few_parts_are_said_to_be_too_few(tmp_path: Path) -> None:
-    threshold = calibrate(engine(tmp_path), parts(10), rate=0.01, source="here", progress=False)
+    judge = engine(tmp_path)
+    threshold = calibrate(judge, parts(10), rate=0.01, source="here", progress=False)
+    assert threshold.self_test == judge.answer()
     assert not threshold.proven
     assert threshold.rank == 10
     assert threshold.proven_rate == pytest.approx(1 - 0.05**0.1)

@@ -129,6 +129,11 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
             id="a fault after a pass that an honest server took",
         ),
         pytest.param(
+            Story().answered(1, 1).add("gave_up", sequence=1, part=1, hurried=False),
+            {"overwritten": 1},
+            id="a verdict gone before the PLC saw it",
+        ),
+        pytest.param(
             Story().trigger(1, 1).row(1, 1, PASS).write(1, 1, PASS, after_ms=2500),
             {"late": 1},
             id="a pass after its deadline",

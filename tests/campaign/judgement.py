@@ -11,6 +11,7 @@ A violation is
 - *unasked*: a verdict for a part or sequence that the PLC did not ask for;
 - *contradicted*: a PASS or REJECT after another verdict for the same trigger, or anything after them while
   the server is honest;
+- *overwritten*: a verdict that the PLC waited for was taken out of the registers before its cycle saw it;
 - *late*: a PASS or REJECT that arrives later after its trigger than deadline, timeout and SLACK_MS together;
 - *stale*: a heartbeat beside a verdict from before, after the daemon or the server has come back;
 - *not recovered*: no PASS or REJECT within RECOVERED_S of the end of a cause;
@@ -21,6 +22,8 @@ What cannot be helped, and is no violation:
 - a trigger that the PLC itself forgets (a restart without retentive memory): it is counted as *withdrawn*;
 - a trigger overtaken by the next before anybody could read it is answered with its sequence and part id 0,
   for nobody knows its part id;
+- a verdict that the next one overwrites before the PLC's cycle of 5 ms has seen it, where the PLC triggered
+  while a part was in work: it is on the wire, and counted as *overlooked*; to the PLC the part is a reject;
 - a verdict written again, the same as before, where its first arrival was not confirmed;
 - a FAULT after a PASS or REJECT whose arrival a dishonest or absent server kept to itself (*taken back*): the
   inspector must take it for undelivered. The PLC's program uses the first that it sees;
@@ -49,6 +52,7 @@ KINDS = (
     "unanswered",
     "unasked",
     "contradicted",
+    "overwritten",
     "late",
     "stale",
     "not recovered",
@@ -99,6 +103,7 @@ class Figures:
     rejects: int = 0
     faults: int = 0
     withdrawn: int = 0
+    overlooked: int = 0
     repeated: int = 0
     taken_back: int = 0
     violations: Counter[str] = field(default_factory=Counter)
@@ -243,6 +248,14 @@ class _Ledger:
         self._triggers.append(trigger)
         self._by_part[trigger.part] = trigger
         self._by_sequence[trigger.sequence] = trigger
+
+    def _on_gave_up(self, event: Event) -> None:
+        if not self._by_part[event["part"]].answers:
+            return  # unanswered, and found so in the end
+        if event["hurried"]:
+            self._figures[self._phase].overlooked += 1
+        else:
+            self._accuse("overwritten", event["t"], f"sequence {event['sequence']}")
 
     def _on_used(self, event: Event) -> None:
         if event["good"] and not self._inspected(event["sequence"], event["part"]):

@@ -20,7 +20,9 @@ PATIENCE_S = 45.0  # far beyond every fault: what is unanswered by then is lost
 ALIVE_S = 1.0
 PAUSE_S = (0.0, 0.12)
 FIRST_SEQUENCE = 65_500  # the wrap at 16 bits comes soon
+HURRIED_S = 2.0  # for a part that it triggered while another was in work, see judgement.py
 HURRY = 0.4  # share of cycles in which an impatient line triggers again
+BEFORE_THE_WRAP = 65_530
 READY = 1
 
 
@@ -37,7 +39,9 @@ class Program(threading.Thread):
         self._cycle = threading.Lock()
         self._sequence = FIRST_SEQUENCE
         self._part = 0
+        self._awaited = (0, 0)  # sequence and part id
         self._waiting = False
+        self._patience = PATIENCE_S
         self._asked = self._next = self._beat_at = 0.0
         self._heart = (0, 0.0)
         self._beat = 0
@@ -73,9 +77,11 @@ class Program(threading.Thread):
             self._sequence, self._waiting, self._beat = 0, False, 0
 
     def jump(self) -> None:
-        """An older program is loaded: its sequence goes back by some thousands, or close to the wrap."""
+        """An older program is loaded: its sequence goes back by some thousands, or just before the wrap."""
         with self._cycle:
-            back = self._random.choice([5000, 20_000, (self._sequence - 65_530) & 0xFFFF])
+            back = (self._sequence - BEFORE_THE_WRAP) & 0xFFFF
+            if not 1000 < back < 64_000:  # within a thousand it would be a PLC that counts, not another one
+                back = self._random.choice([5000, 20_000])
             self._sequence = (self._sequence - back) & 0xFFFF
 
     def repeat(self) -> None:
@@ -102,21 +108,25 @@ class Program(threading.Thread):
 
     def _use(self, block: list[int], alive: bool, now: float) -> None:
         part = (block[PART] << 16) + block[PART + 1]
-        if block[SEQUENCE] == self._sequence and part == self._part and block[VERDICT]:
+        sequence = block[SEQUENCE]
+        if (sequence, part) == self._awaited and block[VERDICT]:
             good = alive and block[VERDICT] == 1
-            self._history.note("used", sequence=self._sequence, part=part, verdict=block[VERDICT], good=good)
-            self._bank.set_holding_registers(self._plc + 5, [self._sequence])
-        elif now - self._asked > PATIENCE_S:
-            self._history.note("gave_up", sequence=self._sequence, part=self._part)
+            self._history.note("used", sequence=sequence, part=part, verdict=block[VERDICT], good=good)
+            self._bank.set_holding_registers(self._plc + 5, [sequence])
+        elif now - self._asked > self._patience:
+            hurried = self._patience == HURRIED_S
+            sequence, part = self._awaited
+            self._history.note("gave_up", sequence=sequence, part=part, hurried=hurried)
         else:
             return
         self._waiting = False
         self._next = now + self._random.uniform(*PAUSE_S)
 
     def _trigger(self, now: float) -> None:
+        self._patience = HURRIED_S if self._waiting else PATIENCE_S
         self._part += 1
         self._sequence = (self._sequence + 1) & 0xFFFF
-        self._waiting, self._asked = True, now
+        self._waiting, self._asked, self._awaited = True, now, (self._sequence, self._part)
         self._history.note("trigger", sequence=self._sequence, part=self._part)
         self._bank.set_holding_registers(self._plc + 2, [self._part >> 16, self._part & 0xFFFF])
         self._bank.set_holding_registers(self._plc + 1, [self._sequence])

@@ -64,7 +64,7 @@ def histogram(good: Sequence[float], bad: Sequence[float]) -> bytes:
     figure = _figure(1, width=7.0)
     (axes,) = figure.axes
     low, high = min(*good, *bad), float(np.quantile([*good, *bad], 0.98))
-    bins = np.linspace(low, max(high, *good), 40)
+    bins = np.linspace(low, max(high, *good), 26)
     clipped = np.minimum(bad, bins[-1])  # what lies beyond is counted in the last bin
     for scores, label, colour in ((good, "normal, held out", BLUE), (clipped, "synthetic defects", RED)):
         shares = np.full(len(scores), 100 / len(scores))

@@ -100,7 +100,7 @@ def _page(bundle: Bundle, trial: Trial, *, drawn: bool) -> str:
         "grey mush in place of the part, a bright frame, warm colours.</p>",
         _parts(trial.good_parts, scale),
         "<h2>Parts with a synthetic defect</h2>",
-        "<p>Outlined where the part was damaged. The map should be warm there, and there alone.</p>",
+        "<p>Damage is outlined in green. The map should be warm there, and there alone.</p>",
         _parts(trial.bad_parts, scale),
         "<h2>Settings</h2>",
         _table({key: json.dumps(value) for key, value in p["options"].items()}),
@@ -156,22 +156,21 @@ def _parts(examples: Sequence[Example], scale: float) -> str:
     titles = ["", "part", *examples[0].views, "map"]
     rows = ["".join(f"<th>{escape(title)}" for title in titles)]
     for e in examples:
-        views = [
-            v if v.ndim == 3 else overlay(e.image, v.astype(np.float32), scale) for v in e.views.values()
-        ]
-        pictures = [e.image, *views, overlay(e.image, e.map, scale)]
         cells = [f"{escape(e.name)}<br>score {e.score:.4g}"]
-        cells += [
-            _picture(_jpeg(picture, e.mask), title)
-            for picture, title in zip(pictures, titles[1:], strict=True)
-        ]
+        for title, view in {"part": e.image, **e.views, "map": e.map}.items():
+            if view.ndim == 3:
+                shown = _jpeg(view)  # without the outline, which would hide fine damage
+            else:
+                shown = _jpeg(overlay(e.image, view.astype(np.float32), scale), e.mask)
+            cells.append(_picture(shown, title))
         rows.append("".join(f"<td>{cell}" for cell in cells))
     return '<table class="parts">' + "".join(f"<tr>{row}" for row in rows) + "</table>"
 
 
-def _jpeg(picture: NDArray[np.generic], mask: NDArray[np.bool_] | None) -> bytes:
+def _jpeg(picture: NDArray[np.generic], mask: NDArray[np.bool_] | None = None) -> bytes:
     size = (SIDE, SIDE)
-    shown = cv2.resize(np.asarray(picture, np.uint8), size, interpolation=cv2.INTER_AREA)
+    how = cv2.INTER_AREA if picture.shape[0] > SIDE else cv2.INTER_CUBIC
+    shown = cv2.resize(np.asarray(picture, np.uint8), size, interpolation=how)
     if mask is not None:
         inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         outline, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

@@ -19,8 +19,9 @@ from inspector.audit.log import AuditLog
 from inspector.audit.records import Inspection
 from inspector.camera import Frame
 from inspector.channel import Channel, Scored
-from inspector.errors import LogError, PlcError
+from inspector.errors import DamagedLogError, LogError, PlcError
 from inspector.evidence import EvidenceWriter, Exhibit
+from inspector.health import Health
 from inspector.lane import Request
 from inspector.plc.link import Link
 from inspector.plc.registers import InspectorBlock, coils
@@ -48,21 +49,6 @@ class Answer:
     delivered: bool
 
 
-@dataclass(slots=True)
-class Health:
-    """What the whole station shares."""
-
-    log_ok: bool = True
-    running: bool = False
-    stopping: bool = False
-    low_disk: str = ""  # what is too full, empty when there is room
-
-    @property
-    def storage_ok(self) -> bool:
-        """Whether a decision can be kept."""
-        return self.log_ok and not self.low_disk
-
-
 @dataclass(frozen=True, slots=True)
 class Undelivered:
     """A verdict that the PLC has not confirmed."""
@@ -86,7 +72,7 @@ class Answers:
         evidence: EvidenceWriter,
         health: Health,
         settings: Log,
-        observer: Callable[[Answer], None] | None = None,
+        observer: Callable[[Answer], None],
     ) -> None:
         self._log = log
         self._link = link
@@ -108,7 +94,7 @@ class Answers:
         scored: Scored | None = None,
     ) -> Answer:
         """Commit, write, keep the evidence. The caller has claimed the request."""
-        if self._health.low_disk:
+        if self._health.low_disk or self._health.frames_problem:
             decision = Decision.fault(Reason.STORAGE)
         with channel.lock:
             started = time.monotonic_ns()
@@ -165,14 +151,18 @@ class Answers:
         try:
             row = self._commit_with_evidence(inspection)
         except LogError as error:
-            self._health.log_ok = False
+            self._log_failed(error)
             logger.error("row not committed", camera=channel.name, error=str(error))
             if decision.verdict is not Verdict.FAULT:
                 decision = Decision.fault(Reason.STORAGE)
             self._owed.append(replace(inspection, verdict=int(decision.verdict), reason=decision.reason))
             return None, decision
-        self._health.log_ok = True
+        self._health.log_problem = ""
         return row, decision
+
+    def _log_failed(self, error: LogError) -> None:
+        self._health.log_problem = str(error)
+        self._health.log_damaged |= isinstance(error, DamagedLogError)
 
     def _commit_with_evidence(self, inspection: Inspection) -> int:
         """Evidence of earlier parts rides along; evidence that the log refuses must not hold up parts."""
@@ -188,16 +178,17 @@ class Answers:
 
     def settle(self) -> None:
         """Try the log again after it failed: the rows that it is owed first, then tell that it is back."""
-        if self._health.log_ok and not self._owed:
+        if not self._health.log_problem and not self._owed:
             return
         try:
             while self._owed:
                 self._log.commit(self._owed[0])
                 self._owed.popleft()
-            self._log.add_event("log", "the log can be written again")
-        except LogError:
+            self._log.add_event("log", f"the log can be written again after: {self._health.log_problem}")
+        except LogError as error:
+            self._log_failed(error)
             return
-        self._health.log_ok = True
+        self._health.log_problem = ""
         logger.info("the log can be written again")
 
     def _write(
@@ -222,9 +213,14 @@ class Answers:
             return False
         return True
 
-    def waits(self, channel: Channel) -> bool:
-        """Whether a verdict waits to be delivered."""
-        return bool(self._undelivered[channel.name])
+    def waits(self, channel: Channel) -> int:
+        """How many verdicts wait to be delivered."""
+        return len(self._undelivered[channel.name])
+
+    @property
+    def owed(self) -> int:
+        """How many rows wait for a log that can be written."""
+        return len(self._owed)
 
     def flush(self, channel: Channel) -> None:
         """Write what waits to be delivered, oldest first, what is too old by now as FAULT.
@@ -308,8 +304,7 @@ class Answers:
             total_ms=round(answer.stages["total"], 2),
             delivered=answer.delivered,
         )
-        if self._observer is not None:
-            self._observer(answer)
+        self._observer(answer)
 
 
 def _in_time(request: Request, decision: Decision) -> Decision:

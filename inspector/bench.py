@@ -54,6 +54,9 @@ class StubScorer:
     def warm_up(self) -> None:
         """Nothing to warm."""
 
+    def self_test(self) -> None:
+        """Nothing to test."""
+
     def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
         """A constant score."""
         return StubScored()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,8 +42,12 @@ class Scorer(Protocol):
         """Make the first part as fast as any other."""
         ...
 
+    def self_test(self) -> None:
+        """Raise ModelError unless the answer to a known picture is the known one."""
+        ...
+
     def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
-        """Score one frame, (H, W) or (H, W, 3)."""
+        """Score one frame, (H, W) or (H, W, 3). Raises ModelError."""
         ...
 
 
@@ -51,9 +56,11 @@ class Judge:
     """The model of a recipe as the daemon uses it."""
 
     scorer: Scorer
-    bundle: str  # id
+    bundle: str | None  # id; None where no bundle could be loaded
     threshold: float | None
     uncalibrated: str | None  # why no verdict may come of it, None when all is well
+    where: str = ""  # device and precision
+    problem: str = ""  # why it does not work, as found at start
 
     @property
     def scale(self) -> float:
@@ -76,15 +83,42 @@ class Channel:
     confirmed_on: int | None = None  # … since this connection, counted by Link.reconnects
     lock: threading.Lock = field(default_factory=threading.Lock)  # one answer at a time
     camera_ok: bool = False
-    model_ok: bool = True
+    camera_problem: str = "the camera process has not opened it"
+    model_problem: str = ""  # why the model does not work, empty while it does
+    model_failed_at: float = 0.0  # since when, monotonic s
+    acknowledged: int | None = None  # sequence of the last verdict that the PLC says it has used
     overrun: bool = False  # the last trigger came too soon
     in_work: int | None = None  # token of the request whose frame is being scored
     exhausted: bool = False  # a folder that is played once has no more frames
+
+    def __post_init__(self) -> None:
+        if self.judge.problem:
+            self.model_failed(self.judge.problem)
 
     @property
     def name(self) -> str:
         """The camera's name in station.toml."""
         return self.settings.name
+
+    @property
+    def model_ok(self) -> bool:
+        """Whether the model has worked at its last part or self-test."""
+        return not self.model_problem
+
+    @property
+    def model_down_s(self) -> float:
+        """How long the model has not worked."""
+        return time.monotonic() - self.model_failed_at if self.model_problem else 0.0
+
+    def model_failed(self, problem: str) -> None:
+        """No part passes, and READY is off, until the model has passed its self-test."""
+        if not self.model_problem:
+            self.model_failed_at = time.monotonic()
+        self.model_problem = problem
+
+    def model_works(self) -> None:
+        """It has passed its self-test."""
+        self.model_problem = ""
 
     def status(self, *, log_ok: bool, running: bool) -> Status:
         """The status register as it is now."""

@@ -14,10 +14,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from types import FrameType
 
-import sdnotify
 import structlog
 
-from inspector.answer import Answer, Answers, Health
+from inspector.answer import Answer, Answers
 from inspector.audit.frames import FrameStore
 from inspector.audit.log import AuditLog
 from inspector.camera import Exhausted, Frame, Lost
@@ -26,19 +25,24 @@ from inspector.camera.process import CameraProcess
 from inspector.channel import Channel, Judge, Scored
 from inspector.errors import CameraError, InspectorError, LogError, ModelError, PlcError
 from inspector.evidence import EvidenceWriter
+from inspector.health import Health
+from inspector.inquiry import Inquiries
 from inspector.journal import Journal
 from inspector.lane import Lane, Request
 from inspector.line import LineLoop
+from inspector.metrics import Exporter
 from inspector.plc.connect import open_link
 from inspector.plc.registers import InspectorBlock
 from inspector.settings import Settings
+from inspector.status import Status
+from inspector.supervision import Supervision
+from inspector.tally import Tally
 from inspector.verdict import Decision, Reason, judge
 
 logger = structlog.get_logger()
 
 TICK_S = 0.1  # the decision loop looks after itself at least this often
 STALL_S = 2.0  # beyond the longest deadline: a decision loop silent for longer stops the heartbeat
-HOUSEKEEPING_S = 1.0
 LOST_AT_MOST = 32  # frames lost at once that are answered one by one
 
 
@@ -58,9 +62,13 @@ class Daemon:
         self._journal = Journal(log)
         self._health = Health()
         self._link = open_link(settings.plc) if settings.plc.enabled else None
-        self._frames = FrameStore(settings.frames)
-        self._evidence = EvidenceWriter(self._frames, settings.log.backlog, log.checkpoint)
-        self._answers = Answers(log, self._link, self._evidence, self._health, settings.log, observer)
+        frames = FrameStore(settings.frames)
+        self._evidence = EvidenceWriter(
+            frames, settings.log.backlog, log.checkpoint, self._health, probe=settings.log.frames != "none"
+        )
+        self._tally = Tally([camera.name for camera in settings.camera], self._alarm)
+        self._observer = observer
+        self._answers = Answers(log, self._link, self._evidence, self._health, settings.log, self._observe)
         self._channels = [
             Channel(
                 settings=camera,
@@ -80,8 +88,21 @@ class Daemon:
         self._stopping = False
         self._ticked = time.monotonic()
         self._stall_s = STALL_S + max(camera.deadline_ms for camera in settings.camera) / 1000
-        self._housekept = 0.0
-        self._notifier = sdnotify.SystemdNotifier()
+        self._supervision = Supervision(
+            settings, self._channels, frames, self._answers, self._health, self._journal
+        )
+        self.status = Status(
+            settings,
+            self._channels,
+            self._health,
+            self._tally,
+            self._answers,
+            self._evidence,
+            self._link,
+            self._line,
+        )
+        self._inquiries = Inquiries(settings.station.data, self.status.snapshot)
+        self._metrics = Exporter(settings.metrics, self.status)
 
     def stop(self) -> None:
         """Ask the decision loop to finish the part in hand and end; safe from a signal handler."""
@@ -92,20 +113,23 @@ class Daemon:
     def run(self) -> None:
         """Inspect until stopped, or until every camera has played its folder once.
 
-        Raises PlcError or CameraError when the PLC or a camera cannot be had within startup_timeout_s.
+        Raises PlcError, CameraError or ModelError when the PLC, a camera or a model cannot be had within
+        startup_timeout_s, and LogError when the log is damaged.
         """
         with _signals(self.stop):
-            self._housekeep()
             self._evidence.start()
-            self._resume_sequences()
+            self._inquiries.start()
+            self._metrics.start()
             try:
+                self._supervision.look(now=True)
+                self._resume_sequences()
                 self._meet_plc()
                 for channel in self._channels:
                     channel.camera.start()
                 self._line.start()
-                self._start_cameras()
+                self._get_ready()
                 if not self._stopping:
-                    self._tell_started()
+                    self._supervision.started()
                 while not self._finished():
                     self._round()
             finally:
@@ -134,25 +158,29 @@ class Daemon:
             else:
                 return
 
-    def _start_cameras(self) -> None:
-        """Inspect what is there already while the other cameras still open."""
+    def _get_ready(self) -> None:
+        """Inspect what is there already while other cameras still open and models still fail their self-test.
+
+        Raises CameraError and ModelError when that takes longer than startup_timeout_s.
+        """
         give_up = time.monotonic() + self._settings.station.startup_timeout_s
         problems: dict[str, str] = {}
-        while not self._stopping and not all(c.camera_ok or c.exhausted for c in self._channels):
+        for channel in self._channels:
+            if not channel.model_ok:
+                self._journal.note(
+                    "model", "error", f"every part is FAULT: {channel.model_problem}", channel.name
+                )
+        while not self._stopping and not all(self._complete(channel) for channel in self._channels):
             self._round(problems)
-            if time.monotonic() >= give_up:
-                missing = next(c for c in self._channels if not c.camera_ok and not c.exhausted)
-                why = problems.get(missing.name, "the camera process has not opened it")
+            missing = next((c for c in self._channels if not c.camera_ok and not c.exhausted), None)
+            if missing is not None and time.monotonic() >= give_up:
+                why = problems.get(missing.name, missing.camera_problem)
                 raise CameraError(f"camera '{missing.name}': {why}")
         self._health.running = not self._stopping
 
-    def _tell_started(self) -> None:
-        for channel in self._channels:
-            if channel.judge.uncalibrated is not None:
-                message = f"every part will be FAULT: {channel.judge.uncalibrated}"
-                self._journal.note("uncalibrated", "error", message, channel.name)
-        self._journal.note("started", "info", f"inspector runs with {len(self._channels)} cameras")
-        self._notifier.notify("READY=1\nSTATUS=inspecting")
+    @staticmethod
+    def _complete(channel: Channel) -> bool:
+        return channel.model_ok and (channel.camera_ok or channel.exhausted)
 
     # --- the cycle ---------------------------------------------------------------------------------
 
@@ -173,8 +201,7 @@ class Daemon:
                 self._on_event(channel, event)
         if not ready:
             self._store_evidence()
-        if self._ticked - self._housekept >= HOUSEKEEPING_S:
-            self._housekeep()
+        self._supervision.look()
 
     def _on_event(self, channel: Channel, event: Event) -> None:
         match event:
@@ -186,7 +213,7 @@ class Daemon:
             case Lost():
                 self._on_lost(channel, event)
             case Opened(info):
-                channel.camera_ok = True
+                channel.camera_ok, channel.camera_problem = True, ""
                 self._journal.note(
                     "camera_opened", "info", f"{info.vendor} {info.model} {info.serial}", channel.name
                 )
@@ -222,12 +249,23 @@ class Daemon:
         try:
             scored = channel.judge.scorer.score(frame.image)
         except ModelError as error:
-            channel.model_ok = False
-            logger.error("the model failed", camera=channel.name, error=str(error))
+            self._model_failed(channel, str(error))
             return Decision.fault(Reason.MODEL_ERROR), None
-        channel.model_ok = True
+        except Exception as error:  # a library that stumbles over one frame must not end the station
+            logger.exception("the model failed", camera=channel.name)
+            self._model_failed(channel, f"the model failed: {type(error).__name__}: {error}")
+            return Decision.fault(Reason.MODEL_ERROR), None
         scored.stages["wait"] = waited
-        return judge(scored.score, channel.judge.threshold), scored
+        decision = judge(scored.score, channel.judge.threshold)
+        if decision.reason is Reason.NOT_FINITE:
+            self._model_failed(channel, f"the score of a part is {scored.score}")
+        return decision, scored
+
+    def _model_failed(self, channel: Channel, problem: str) -> None:
+        """No part passes until the model has passed its self-test; supervision puts it to that."""
+        if channel.model_ok:
+            self._journal.note("model", "error", problem, channel.name)
+        channel.model_failed(problem)
 
     def _on_lost(self, channel: Channel, lost: Lost) -> None:
         """Where the camera is the trigger every lost frame was a part, and gets its FAULT."""
@@ -244,7 +282,7 @@ class Daemon:
 
     def _on_down(self, channel: Channel, message: str) -> None:
         """Answer what was open; without a PLC trigger, put a FAULT over the last verdict on the wire."""
-        was_up, channel.camera_ok = channel.camera_ok, False
+        was_up, channel.camera_ok, channel.camera_problem = channel.camera_ok, False, message
         if not was_up:
             logger.warning("camera still down", camera=channel.name, error=message)
             return
@@ -260,6 +298,14 @@ class Daemon:
 
     # --- supervision -------------------------------------------------------------------------------
 
+    def _observe(self, answer: Answer) -> None:
+        self._tally.add(answer)
+        if self._observer is not None:
+            self._observer(answer)
+
+    def _alarm(self, camera: str, message: str) -> None:
+        self._journal.note("late", "error", message, camera)
+
     def _alive(self) -> bool:
         return time.monotonic() - self._ticked < self._stall_s
 
@@ -267,33 +313,6 @@ class Daemon:
         if not self._line.is_alive():
             raise InspectorError("the line loop has ended; the log lines above say why")
         return self._stopping or all(c.exhausted and not c.lane.busy for c in self._channels)
-
-    def _housekeep(self) -> None:
-        self._housekept = time.monotonic()
-        self._check_disk()
-        self._answers.settle()
-        for channel in self._channels:
-            if not channel.model_ok:
-                self._try_model(channel)
-        self._notifier.notify("WATCHDOG=1")
-
-    def _try_model(self, channel: Channel) -> None:
-        """A line that waits for READY would never send the part that shows that the model works again."""
-        try:
-            channel.judge.scorer.warm_up()
-        except ModelError:
-            return
-        channel.model_ok = True
-
-    def _check_disk(self) -> None:
-        try:
-            self._frames.require_free(self._settings.log.min_free_mib << 20)
-        except LogError as error:
-            if not self._health.low_disk:
-                logger.error("every part is FAULT", error=str(error))
-            self._health.low_disk = str(error)
-        else:
-            self._health.low_disk = ""
 
     def _store_evidence(self) -> None:
         evidence = self._evidence.finished()
@@ -303,12 +322,12 @@ class Daemon:
             self._log.add_evidence(evidence)
         except LogError as error:
             self._evidence.give_back(evidence)
-            self._health.log_ok = False
+            self._health.log_problem = str(error)
             logger.error("evidence not logged", error=str(error))
             time.sleep(TICK_S)
 
     def _shut_down(self) -> None:
-        self._notifier.notify("STOPPING=1")
+        self._supervision.stopping()
         self._health.stopping = True
         self._health.running = False
         if self._stopping:  # after an error of our own another round would only raise it again
@@ -324,6 +343,8 @@ class Daemon:
         self._store_evidence()
         self._answers.settle()
         self._journal.note("stopped", "info", "inspector stops")
+        self._inquiries.close()
+        self._metrics.close()
         if self._link is not None:
             self._link.close()
 

@@ -43,6 +43,14 @@ class LogError(InspectorError):
     """The inspection log or the frame store cannot be opened, read or written."""
 
 
+class LogUnavailableError(LogError):
+    """The log is locked, its disk is full or fails; it can be used again when that has passed."""
+
+
+class DamagedLogError(LogError):
+    """The log's file is no longer a sound database; it must be set aside."""
+
+
 class DataError(InspectorError):
     """A folder of images is missing, empty or unreadable."""
 

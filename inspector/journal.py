@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
 import structlog
 
 from inspector.audit.log import AuditLog
@@ -11,12 +16,26 @@ from inspector.lane import Request
 
 logger = structlog.get_logger()
 
+OWED_AT_MOST = 1000  # events that wait for a log that cannot be written
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    time: datetime
+    kind: str
+    severity: Severity
+    message: str
+    camera: str | None
+    about: dict[str, int]
+
 
 class Journal:
     """Tells what happens besides decisions."""
 
     def __init__(self, log: AuditLog) -> None:
         self._log = log
+        self._owed: deque[_Event] = deque(maxlen=OWED_AT_MOST)
+        self._lock = threading.Lock()
 
     def note(
         self,
@@ -30,7 +49,27 @@ class Journal:
         about = {} if request is None else {"sequence": request.sequence, "part": request.part_id}
         say = {"info": logger.info, "warning": logger.warning, "error": logger.error}[severity]
         say(message, kind=kind, **({"camera": camera} if camera else {}), **about)
-        try:
-            self._log.add_event(kind, message, severity=severity, camera=camera, details=about or None)
-        except LogError as error:
-            logger.error("event not logged", error=str(error))
+        text = message.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text
+        with self._lock:
+            self._owed.append(_Event(datetime.now(UTC), kind, severity, text, camera, about))
+        self.settle()
+
+    def settle(self) -> None:
+        """Write what the log could not take before, oldest first."""
+        with self._lock:
+            try:
+                while self._owed:
+                    self._write(self._owed[0])
+                    self._owed.popleft()
+            except LogError as error:
+                logger.error("event not logged yet", error=str(error))
+
+    def _write(self, event: _Event) -> None:
+        self._log.add_event(
+            event.kind,
+            event.message,
+            severity=event.severity,
+            camera=event.camera,
+            details=event.about or None,
+            time=event.time,
+        )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from inspector.audit.log import AuditLog
 from inspector.audit.records import BundleRecord
-from inspector.channel import Judge
-from inspector.errors import BundleError
+from inspector.channel import Judge, Scored
+from inspector.errors import BundleError, ModelError
 from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
 from inspector.model.records import to_json
@@ -40,29 +43,75 @@ def open_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
     return Engine(bundle, settings.device, settings.precision, settings.threads)
 
 
+class Broken:
+    """Stands in for a model that cannot be had: says so of every part."""
+
+    def __init__(self, error: ModelError) -> None:
+        self._error = error
+
+    def warm_up(self) -> None:
+        """Raise ModelError."""
+        self.self_test()
+
+    def self_test(self) -> None:
+        """Raise ModelError."""
+        raise type(self._error)(str(self._error))
+
+    def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
+        """Raise ModelError."""
+        raise type(self._error)(str(self._error))
+
+
 def load(settings: Settings, log: AuditLog) -> dict[str, Judge]:
-    """Judges by recipe name, warm, their bundles registered in the log.
+    """Judges by recipe name, warm, each having passed its self-test, their bundles registered in the log.
 
     Raises BundleError and ModelError. A bundle that is not calibrated for this device and precision
     is loaded all the same: its judge carries the reason, and every part will be FAULT.
     """
-    from inspector.model.engine import calibrated_for
+    judges = load_for_line(settings, log)
+    for judge in judges.values():
+        if judge.problem:
+            judge.scorer.self_test()
+    return judges
 
+
+def load_for_line(settings: Settings, log: AuditLog) -> dict[str, Judge]:
+    """The same, but a model that fails gets a judge that says why: the line gets FAULT, not silence."""
     judges = {}
     for name in sorted({camera.recipe for camera in settings.camera}):
-        bundle = active_bundle(settings, name)
-        engine = open_engine(bundle, settings.engine)
-        engine.warm_up()
-        log.register_bundle(
-            BundleRecord(
-                id=bundle.id,
-                recipe=name,
-                architecture=to_json(bundle.architecture),
-                preprocessing=to_json(bundle.preprocessing),
-                scoring=to_json(bundle.scoring),
-                threshold=None if bundle.threshold is None else to_json(bundle.threshold),
-            )
-        )
-        threshold = None if bundle.threshold is None else bundle.threshold.value
-        judges[name] = Judge(engine, bundle.id, threshold, calibrated_for(bundle, engine))
+        try:
+            judges[name] = _judge(settings, log, name)
+        except ModelError as error:
+            judges[name] = Judge(Broken(error), None, None, None, problem=str(error))
     return judges
+
+
+def _judge(settings: Settings, log: AuditLog, recipe: str) -> Judge:
+    from inspector.model.engine import calibrated_for
+
+    bundle = active_bundle(settings, recipe)
+    engine = open_engine(bundle, settings.engine)
+    log.register_bundle(
+        BundleRecord(
+            id=bundle.id,
+            recipe=recipe,
+            architecture=to_json(bundle.architecture),
+            preprocessing=to_json(bundle.preprocessing),
+            scoring=to_json(bundle.scoring),
+            threshold=None if bundle.threshold is None else to_json(bundle.threshold),
+        )
+    )
+    problem = ""
+    try:
+        engine.warm_up()
+        engine.self_test()
+    except ModelError as error:
+        problem = str(error)
+    return Judge(
+        engine,
+        bundle.id,
+        None if bundle.threshold is None else bundle.threshold.value,
+        calibrated_for(bundle, engine),
+        where=f"{engine.device}, {engine.precision}",
+        problem=problem,
+    )

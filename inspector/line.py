@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from inspector.answer import Answers, Health
+from inspector.answer import Answers
+from inspector.beats import LIMIT_S, Beats
 from inspector.channel import Channel
 from inspector.errors import PlcError
+from inspector.health import Health
 from inspector.journal import Journal
 from inspector.lane import Request
 from inspector.plc.link import Link
@@ -24,6 +26,8 @@ from inspector.settings import Plc
 from inspector.verdict import Decision, Reason
 
 logger = structlog.get_logger()
+
+URGENT_S = 0.5  # a heartbeat as old as this goes before any other request, so that a slow PLC sees it in 1 s
 
 
 @dataclass(slots=True)
@@ -57,7 +61,10 @@ class LineLoop(threading.Thread):
         self._journal = journal
         self._alive = alive
         self._stop_asked = threading.Event()
-        self._next_heartbeat = 0.0
+        self._beats = Beats(channel.name for channel in channels)
+        self._by_name = {channel.name: channel for channel in channels}
+        self._too_slow = False
+        self._stalled = False
         self._pulses = {channel.name: _Pulse(moved=time.monotonic()) for channel in channels}
         self._watching: set[str] = set()  # cameras whose trigger sequence has been taken up
         self._read_at: dict[str, int] = {}  # when each PLC block was last read, monotonic ns
@@ -102,48 +109,104 @@ class LineLoop(threading.Thread):
             for request in channel.lane.claim_expired(now):
                 self._answers.give(channel, request, Decision.fault(_why_late(channel, request)))
 
+    def still(self, camera: str) -> bool:
+        """Whether the PLC's heartbeat beside this camera stands still."""
+        return self._pulses[camera].still
+
+    def longest_gap_ms(self, camera: str) -> int:
+        """How long our own heartbeat stood still at most, of late."""
+        return round(self._beats.longest_s(camera) * 1000)
+
     def _talk(self) -> None:
         try:
             self._after_reconnect()
             for channel in self._channels:
+                self._beat(URGENT_S)
                 if channel.name not in self._watching:
                     self._take_up(channel)
                 if self._answers.waits(channel):
                     with channel.lock:
                         self._answers.flush(channel)
                 if channel.settings.trigger == "plc":
-                    self._watch(channel, *self._read(channel))
+                    block, asked_ns = self._read(channel)
+                    if self._renewed():
+                        return  # what the PLC asks is looked at when the channel is taken up
+                    self._watch(channel, block, asked_ns)
+                elif self._reading_is_due(channel):
+                    self._read(channel)
                 self._expire()
-            self._beat()
+            self._beat(self._settings.heartbeat_ms / 1000)
         except PlcError as error:
             if self._connected:
                 self._connected = False
                 self._journal.note("plc", "error", str(error))
-
-    def _after_reconnect(self) -> None:
-        """What the PLC kept of us, and what it asked meanwhile, is looked at anew."""
-        if self._connection.reconnects != self._reconnects:
-            self._reconnects = self._connection.reconnects
-            self._watching.clear()
-
-    def _beat(self) -> None:
-        """Heartbeat and status of every channel; the PLC's own heartbeat is read at the same pace."""
-        now = time.monotonic()
-        if now < self._next_heartbeat or not self._alive():
             return
-        self._next_heartbeat = now + self._settings.heartbeat_ms / 1000
-        for channel in self._channels:
-            channel.heartbeat = next_heartbeat(channel.heartbeat)
-            self._write_status(channel)
-            if channel.settings.trigger != "plc":
-                self._read(channel)
-        if not self._connected:
+        if not self._connected and self._connection.connected:
             self._connected = True
             self._journal.note("plc", "info", f"connected to the PLC at {self._connection.address}")
 
-    def _write_status(self, channel: Channel) -> None:
+    def _renewed(self) -> bool:
+        """Whether a connection stands on which nothing has been taken up."""
+        return self._connection.reconnects != self._reconnects
+
+    def _after_reconnect(self) -> None:
+        """What the PLC kept of us, and what it asked meanwhile, is looked at anew."""
+        if self._renewed():
+            self._reconnects = self._connection.reconnects
+            self._watching.clear()
+            self._beats.forget()
+
+    def _reading_is_due(self, channel: Channel) -> bool:
+        """Where the PLC triggers nothing its block is read for its heartbeat alone."""
+        read_at = self._read_at.get(channel.name, 0)
+        return time.monotonic_ns() - read_at >= self._settings.heartbeat_ms * 1_000_000
+
+    def _beat(self, older_than_s: float) -> None:
+        """Heartbeat and status of every camera whose last one is that old, the oldest first.
+
+        Not before the channel is taken up: an old verdict must not stand beside a heart that beats again.
+        """
+        if not self._mind_the_stall() or self._renewed():
+            return
+        for _ in self._channels:
+            name = self._beats.due(time.monotonic(), older_than_s, self._watching)
+            if name is None:
+                return
+            channel = self._by_name[name]
+            channel.heartbeat = next_heartbeat(channel.heartbeat)
+            self._write_status(channel, connect=False)
+            self._mind_the_gap(channel, self._beats.beaten(name, time.monotonic()))
+
+    def _mind_the_stall(self) -> bool:
+        """Whether the decision loop lives; the heart stops with it."""
+        alive = self._alive()
+        if alive == self._stalled:
+            self._stalled = not alive
+            self._beats.forget()
+            if alive:
+                self._journal.note("stall", "info", "the decision loop goes on; so does the heartbeat")
+            else:
+                self._journal.note("stall", "error", "the decision loop hangs: the heartbeat stops")
+        return alive
+
+    def _mind_the_gap(self, channel: Channel, still_s: float) -> None:
+        if still_s > LIMIT_S and not self._too_slow:
+            self._too_slow = True
+            self._journal.note(
+                "heartbeat",
+                "warning",
+                f"our heartbeat stood still for {still_s:.1f} s, {LIMIT_S:g} s is allowed; the PLC takes "
+                f"{self._connection.round_trip_ms or 0:.0f} ms an answer, for {len(self._channels)} cameras",
+                channel.name,
+            )
+        elif self._too_slow and all(self._beats.longest_s(name) <= LIMIT_S for name in self._by_name):
+            self._too_slow = False
+
+    def _write_status(self, channel: Channel, *, connect: bool = True) -> None:
         status = channel.status(log_ok=self._health.storage_ok, running=self._health.running)
-        self._connection.write_heartbeat(channel.settings.inspector_base, channel.heartbeat, status)
+        self._connection.write_heartbeat(
+            channel.settings.inspector_base, channel.heartbeat, status, connect=connect
+        )
 
     def _read(self, channel: Channel) -> tuple[PlcBlock, int]:
         """The PLC's block, and the time (monotonic, ns) since which a trigger in it can be waiting."""
@@ -151,6 +214,7 @@ class LineLoop(threading.Thread):
         started = time.monotonic_ns()
         block = self._connection.read_plc(channel.settings.plc_base)
         self._read_at[channel.name] = started
+        channel.acknowledged = block.ack
         self._check_pulse(channel, block.heartbeat)
         return block, started if before is None else before
 
@@ -205,10 +269,10 @@ class LineLoop(threading.Thread):
             self._journal.note(
                 "plc_restart", "warning", f"the trigger sequence jumped to {block.sequence}", channel.name
             )
+        for request in triggered.overrun:  # first, so that the newest part's verdict is what stays
+            self._answers.give(channel, request, Decision.fault(Reason.OVERRUN))
         if triggered.fire is not None:
             self._fire(channel, triggered.fire)
-        for request in triggered.overrun:
-            self._answers.give(channel, request, Decision.fault(Reason.OVERRUN))
 
     def _fire(self, channel: Channel, request: Request) -> None:
         """Fire the camera, unless the part has gone by or nobody would wait for its frame."""

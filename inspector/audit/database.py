@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspe
 
 from inspector.audit.failures import explained
 from inspector.audit.schema import REVISION
-from inspector.errors import LogError
+from inspector.errors import DamagedLogError, LogError
 
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -162,7 +162,7 @@ def _quick_check(connection: Connection, path: Path) -> None:
         return
     found = _pragma(connection, "quick_check(1)")
     if found != "ok":
-        raise LogError(
+        raise DamagedLogError(
             f"inspection log {path} is damaged ({found.splitlines()[-1]}); move it away and keep it "
             f"(`sqlite3 {path} .recover` reads what is left), a new log is begun in its place"
         )

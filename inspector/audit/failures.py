@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from inspector.errors import LogError
+from inspector.errors import DamagedLogError, LogError, LogUnavailableError
 
 _LOCKED = "is locked by another process; find it with `fuser -v {path}` and stop it"
 _BY_CODE = {
@@ -30,6 +30,14 @@ _BY_CODE = {
     sqlite3.SQLITE_PROTOCOL: "cannot be locked ({name}); the folder {folder} must be on a local disk, "
     "not a network share",
 }
+_KINDS: dict[int, type[LogError]] = {
+    sqlite3.SQLITE_NOTADB: DamagedLogError,
+    sqlite3.SQLITE_CORRUPT: DamagedLogError,
+    sqlite3.SQLITE_BUSY: LogUnavailableError,
+    sqlite3.SQLITE_LOCKED: LogUnavailableError,
+    sqlite3.SQLITE_FULL: LogUnavailableError,
+    sqlite3.SQLITE_IOERR: LogUnavailableError,
+}
 
 
 def explain(path: Path, error: sqlite3.Error) -> LogError:
@@ -38,7 +46,7 @@ def explain(path: Path, error: sqlite3.Error) -> LogError:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     pattern = _BY_CODE.get(code & 0xFF, "failed: {detail} ({name})")
     what = pattern.format(path=path, folder=path.parent, detail=error, name=name)
-    return LogError(f"inspection log {path} {what}")
+    return _KINDS.get(code & 0xFF, LogError)(f"inspection log {path} {what}")
 
 
 @contextmanager

@@ -91,6 +91,16 @@ class FrameStore:
                 "free space, or move old frames away"
             )
 
+    def require_writable(self) -> None:
+        """Raise LogError when no file can be written there; makes the folder, leaves nothing in it."""
+        path = self.root / ".writable"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            _write_whole(path, b"x" * 4096)
+            path.unlink()
+        except OSError as error:
+            raise LogError(_explain(path, error)) from error
+
     def _path(self, inspection_id: int, camera: str, time: datetime) -> Path:
         utc = time.astimezone(UTC)
         name = re.sub(r"[^\w.-]", "_", camera).lstrip(".") or "_"

@@ -86,10 +86,11 @@ class AuditLog(Queries):
         severity: Severity = "info",
         camera: str | None = None,
         details: Mapping[str, Any] | None = None,
+        time: datetime | None = None,
     ) -> int:
-        """Write that something happened, now. Returns the event's id."""
+        """Write that something happened: now, or at an aware time. Returns the event's id."""
         row = {
-            "time": datetime.now(UTC),
+            "time": time or datetime.now(UTC),
             "kind": kind,
             "severity": severity,
             "camera": camera,

@@ -161,6 +161,25 @@ def run(config: Config = None) -> None:
     run_station(_settings(config))
 
 
+@app.command()
+def status(
+    config: Config = None,
+    json: Annotated[bool, typer.Option("--json", help="The whole snapshot as one JSON object.")] = False,
+) -> None:
+    """Ask the running daemon for its state, counts, latency and health; exit 1 when none runs."""
+    from inspector.inquiry import ask
+
+    now = ask(_settings(config).station.data)
+    if json:
+        import json as json_
+
+        typer.echo(json_.dumps(now, indent=2, ensure_ascii=False))
+        return
+    from inspector.status_view import show as show_
+
+    show_(now)
+
+
 @app.command("plc-sim")
 def plc_sim(
     config: Config = None,

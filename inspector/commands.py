@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from inspector.errors import InspectorError, SettingsError
+from inspector.errors import SettingsError
 from inspector.settings import CameraSettings, Recipe, Settings
 
 if TYPE_CHECKING:
@@ -162,39 +161,22 @@ def _camera(settings: Settings, name: str | None, recipe: str) -> CameraSettings
 def run_station(settings: Settings) -> None:
     """The daemon until it is stopped."""
     from inspector import logs
-    from inspector.audit.log import AuditLog
+    from inspector.opening import alone, open_log
 
     logs.configure(settings.logging)
     sys.setswitchinterval(SWITCH_S)
-    with (
-        AuditLog.open(settings.database, settings.log.synchronous, busy_timeout_s=BUSY_S) as log,
-        _alone(settings.station.data / "inspector.lock"),
-    ):
+    with alone(settings.station.data), open_log(settings, BUSY_S) as log:
         from inspector import (
             judges,  # seconds of imports, which a log that cannot be opened does not wait for
         )
         from inspector.daemon import Daemon
 
-        daemon = Daemon(settings, log, judges.load(settings, log))
+        daemon = Daemon(settings, log, judges.load_for_line(settings, log))
         gc.freeze()  # what is loaded by now stays: no collection needs to walk through torch again
         try:
             daemon.run()
         finally:
             gc.unfreeze()  # or triton tells of hundreds of leaks at the exit, below the message that matters
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Two daemons would answer every part twice. The lock ends with the process, however it ends."""
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InspectorError(
-                f"another inspector runs on this station (it holds {lock}); stop it first: "
-                "systemctl stop inspector"
-            ) from None
-        yield
 
 
 def simulate_plc(

@@ -188,6 +188,13 @@ class Logging(Section):
     format: Literal["auto", "json", "console"] = "auto"
 
 
+class Metrics(Section):
+    """Figures for Prometheus, on the loopback address."""
+
+    enabled: bool = False
+    port: Annotated[int, Field(ge=1, le=65535)] = 9464
+
+
 class Settings(Section):
     """A whole station."""
 
@@ -196,6 +203,7 @@ class Settings(Section):
     plc: Plc = Plc()
     engine: EngineSettings = EngineSettings()
     logging: Logging = Logging()
+    metrics: Metrics = Metrics()
     camera: Annotated[tuple[CameraSettings, ...], AfterValidator(some)]
     recipe: Annotated[dict[Name, Recipe], AfterValidator(some)]
 

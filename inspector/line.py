@@ -170,8 +170,8 @@ class LineLoop(threading.Thread):
             return
         for _ in self._channels:
             name = self._beats.due(time.monotonic(), older_than_s, self._watching)
-            if name is None:
-                return
+            if name is None or self._connection.reconnects != self._reconnects:
+                return  # nothing is due, or the other thread has made a new connection: taken up first
             channel = self._by_name[name]
             channel.heartbeat = next_heartbeat(channel.heartbeat)
             self._write_status(channel, connect=False)

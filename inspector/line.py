@@ -213,7 +213,8 @@ class LineLoop(threading.Thread):
         before = self._read_at.get(channel.name)
         started = time.monotonic_ns()
         block = self._connection.read_plc(channel.settings.plc_base)
-        self._read_at[channel.name] = started
+        if not self._renewed():  # else it is read once more, and what it asks has waited since before
+            self._read_at[channel.name] = started
         channel.acknowledged = block.ack
         self._check_pulse(channel, block.heartbeat)
         return block, started if before is None else before

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import pytest
 
+from tests.libmodbus import LibmodbusRecorder, Missing
 from tests.recorder import Recorder
 from tests.station import Station, write_bundle, write_pictures
 
+SERVERS = {"pyModbusTCP": Recorder, "libmodbus": LibmodbusRecorder}
+both = pytest.mark.parametrize("plc", SERVERS, indirect=True)  # for tests of the handshake
+
 
 @pytest.fixture
-def plc():
-    """An independent Modbus server that records every write."""
-    recorder = Recorder()
+def plc(request):
+    """An independent Modbus server that records every write; `both` marks tests that run on each."""
+    try:
+        recorder = SERVERS[getattr(request, "param", "pyModbusTCP")]()
+    except Missing as missing:
+        pytest.skip(str(missing))
     yield recorder
-    recorder.stop()
+    recorder.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pyModbusTCP.server import DataBank, ModbusServer
 
 @dataclass(frozen=True)
 class Write:
-    """One FC16 (or FC6) as it arrived."""
+    """One write as it arrived."""
 
     time: float  # monotonic
     address: int
@@ -24,16 +24,34 @@ class _Bank(DataBank):
     def __init__(self) -> None:
         super().__init__()
         self.writes: list[Write] = []
+        self.functions: list[int] = []  # function codes of all writes
         self.guard = threading.Lock()
+        self.thawed = threading.Event()
+        self.thawed.set()
         self.read_only = False  # refuse writes with a Modbus exception, as a PLC in program mode does
+
+    def get_holding_registers(self, address, number=1, srv_info=None):
+        if srv_info is not None:
+            self.thawed.wait()
+        return super().get_holding_registers(address, number, srv_info)
 
     def set_holding_registers(self, address, word_list, srv_info=None):
         if srv_info is not None:
+            self.thawed.wait()
             if self.read_only:
                 return None
             with self.guard:
                 self.writes.append(Write(time.monotonic(), address, list(word_list)))
+                self.functions.append(srv_info.recv_frame.pdu.func_code)
         return super().set_holding_registers(address, word_list, srv_info)
+
+    def set_coils(self, address, bit_list, srv_info=None):
+        if srv_info is not None:
+            if self.read_only:
+                return None
+            with self.guard:
+                self.functions.append(srv_info.recv_frame.pdu.func_code)
+        return super().set_coils(address, bit_list, srv_info)
 
 
 class Recorder:
@@ -67,14 +85,31 @@ class Recorder:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def freeze(self) -> None:
+        """Half-open: connections stand and are taken, nothing is answered, until thaw()."""
+        self.bank.thawed.clear()
+
+    def thaw(self) -> None:
+        """Go on."""
+        self.bank.thawed.set()
+
+    def close(self) -> None:
+        """Switch off for good."""
+        self.thaw()
+        self.stop()
+
     def forget(self) -> None:
         """Lose every register, as a PLC without retentive memory does when it restarts."""
-        for base in range(0, 1000, 100):
-            self.bank.set_holding_registers(base, [0] * 100)
+        self.set_registers(0, [0] * 1000)
 
     def writes(self, base: int = 100) -> list[Write]:
         with self.bank.guard:
             return [w for w in self.bank.writes if base <= w.address < base + 13]
+
+    def functions(self) -> list[int]:
+        """Function codes of all writes, in the order of arrival."""
+        with self.bank.guard:
+            return list(self.bank.functions)
 
     def verdicts(self, base: int = 100) -> list[tuple[int, int]]:
         """(sequence, verdict) of every whole block with a verdict in it, in the order of arrival."""
@@ -84,6 +119,10 @@ class Recorder:
     def registers(self, base: int, count: int) -> list[int]:
         return self.bank.get_holding_registers(base, count)
 
+    def set_registers(self, base: int, values: list[int]) -> None:
+        """As the PLC's own program does."""
+        self.bank.set_holding_registers(base, values)
+
     def coils(self, *addresses: int) -> list[bool]:
         return [bool(self.bank.get_coils(address)[0]) for address in addresses]
 
@@ -92,5 +131,5 @@ class Recorder:
 
     def trigger(self, sequence: int, part: int = 0, base: int = 200) -> None:
         """As a PLC does: the part id first, then the sequence that makes it valid."""
-        self.bank.set_holding_registers(base + 2, [part >> 16, part & 0xFFFF])
-        self.bank.set_holding_registers(base + 1, [sequence])
+        self.set_registers(base + 2, [part >> 16, part & 0xFFFF])
+        self.set_registers(base + 1, [sequence])

@@ -34,7 +34,12 @@ def write_pictures(folder: Path, count: int, size: int = 48) -> None:
         cv2.imwrite(str(folder / f"{index:03}.png"), picture)
 
 
-def write_bundle(recipe_dir: Path, threshold: float | None = PASSING, **changes: object) -> bundles.Bundle:
+def write_bundle(
+    recipe_dir: Path,
+    threshold: float | None = PASSING,
+    architecture: Architecture = ARCHITECTURE,
+    **changes: object,
+) -> bundles.Bundle:
     """An untrained network, active, with this threshold (None: not calibrated)."""
     torch.manual_seed(0)
     evidence = None
@@ -56,9 +61,9 @@ def write_bundle(recipe_dir: Path, threshold: float | None = PASSING, **changes:
         evidence = Threshold(**(record | changes))
     bundle = bundles.write(
         recipe_dir,
-        build(ARCHITECTURE).state_dict(),
-        ARCHITECTURE,
-        Preprocessing(size=ARCHITECTURE.size),
+        build(architecture).state_dict(),
+        architecture,
+        Preprocessing(size=architecture.size),
         Scoring(),
         threshold=evidence,
         provenance={"created": "2026-01-01T00:00:00+00:00"},
@@ -133,13 +138,13 @@ class Station:
             check=False,
         )
 
-    def start(self, **environment: str) -> subprocess.Popen:
-        """`inspector run` in the background."""
+    def start(self, module: str = "inspector", **environment: str) -> subprocess.Popen:
+        """`inspector run` in the background; or a module that runs it in its own way."""
         with (self.root / "daemon.log").open("ab") as lines:
             self.daemon = subprocess.Popen(
-                [sys.executable, "-m", "inspector", "run"],
+                [sys.executable, "-m", module, "run"],
                 cwd=self.root,
-                env=self._environment(environment),
+                env=self._environment({"PYTHONPATH": str(Path(__file__).parents[1])} | environment),
                 stderr=lines,
             )
         return self.daemon

@@ -122,9 +122,13 @@ class Link:
         """Our whole block, exactly one FC16 of 13 registers."""
         self._write(base, block.encode(self.order))
 
-    def write_heartbeat(self, base: int, heartbeat: int, status: Status) -> None:
-        """The first two registers of our block alone, one FC16: the verdict stays as it is."""
-        self._write(base, InspectorBlock(heartbeat=heartbeat, status=status).encode(self.order)[:2])
+    def write_heartbeat(self, base: int, heartbeat: int, status: Status, *, connect: bool = True) -> None:
+        """The first two registers of our block alone, one FC16: the verdict stays as it is.
+
+        connect=False: only on a connection that stands, for on a new one that verdict is an old one.
+        """
+        registers = InspectorBlock(heartbeat=heartbeat, status=status).encode(self.order)[:2]
+        self._write(base, registers, connect=connect)
 
     def write_coils(self, states: Mapping[int, bool]) -> None:
         """Coils by address: one FC15 where they are neighbours, else one each, those that go off first.
@@ -150,11 +154,12 @@ class Link:
             lambda reply: (reply.function_code, len(reply.registers)) == (3, count),
         ).registers
 
-    def _write(self, base: int, registers: list[int]) -> None:
+    def _write(self, base: int, registers: list[int], *, connect: bool = True) -> None:
         self._request(
             f"writing registers {_span(base, len(registers))}",
             lambda client: client.write_registers(base, registers, device_id=self.device_id),
             lambda reply: (reply.function_code, reply.address, reply.count) == (16, base, len(registers)),
+            connect=connect,
         )
 
     def _write_coils(self, base: int, values: list[bool]) -> None:
@@ -165,11 +170,16 @@ class Link:
         )
 
     def _request(
-        self, what: str, call: Callable[[_Client], ModbusPDU], fits: Callable[[ModbusPDU], bool]
+        self,
+        what: str,
+        call: Callable[[_Client], ModbusPDU],
+        fits: Callable[[ModbusPDU], bool],
+        *,
+        connect: bool = True,
     ) -> ModbusPDU:
         with self._lock:
             started = time.monotonic()
-            client = self._connect(what, started)
+            client = self._connect(what, started, anew=connect)
             client.expect_reply(started + self.timeout_s)
             sent = time.perf_counter()
             try:
@@ -185,11 +195,13 @@ class Link:
                 raise self._refused(what, reply.exception_code)
             return reply
 
-    def _connect(self, what: str, started: float) -> _Client:
+    def _connect(self, what: str, started: float, *, anew: bool) -> _Client:
         if self._client is not None and self._client.unusable():
             self._drop(reset=True)
         if self._client is not None:
             return self._client
+        if not anew:
+            raise PlcError(f"PLC {self.address}: the connection has ended, so not {what}")
         if (wait := self._not_before - started) > 0:
             raise PlcError(
                 f"PLC {self.address}: not connected, so not {what}; next attempt in {wait * 1000:.0f} ms; "

@@ -79,7 +79,7 @@ static bool serve(int connection)
     if (read_only && request[7] > 4)
         return modbus_reply_exception(modbus, request, MODBUS_EXCEPTION_SLAVE_OR_SERVER_BUSY) >= 0;
     int replied = modbus_reply(modbus, request, length, registers);
-    if (replied > 9) /* longer than an exception */
+    if (replied != 9) /* an exception; -1 is a reply that found nobody, to a request that was executed */
         tell_of_write(request);
     return replied >= 0;
 }

@@ -15,7 +15,7 @@ EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
 LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
 FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned
 FEATURE_LEARNING_RATE = 1e-3
-RESTORE_STEPS = {"paper": 20_000, "small": 1500, "tiny": 400}  # damage is new each time: parts do not count
+RESTORE_STEPS = {"paper": 20_000, "small": 2000, "tiny": 500}  # damage is new each time: parts do not count
 RESTORE_LEARNING_RATE = 2e-3
 SYMMETRIES = ("flip-x", "flip-y", "turn-90", "turn")
 

@@ -1,7 +1,7 @@
 """Pairs to learn from: a normal part as it may lie, the same damaged, and where.
 
-The damage is that of training/defects.py in windows of many sizes, so that both a scratch and half a part
-out of place are seen, and two kinds of its own: large regions of another part, and texture wiped away.
+The damage is that of training/defects.py, and two kinds of its own: large regions of another part, and
+texture wiped away. Most is painted in the windows that the head is shown, and on their scale.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from training import shapes
 from training.defects import damage
 
-NORMAL = 0.25  # share of the parts that stay as they are
-DISPLACED, SMEARED = 0.15, 0.15  # shares of the defects that are of these kinds
-WINDOWS = (1.0, 0.5, 0.25)  # sides of the windows that defects are painted in, shares of the part's
-LIKELY = (0.3, 0.4, 0.3)
-MOST = 4  # defects in one part
-SMALLEST = 32  # pixels, of a window
+NORMAL = 0.35  # share of the windows that stay as they are
+WHOLE = 0.2  # share of the parts that are also damaged on the scale of the whole part
+DISPLACED, SMEARED = 0.3, 0.12  # shares of these kinds, the first on the scale of the whole part alone
+MOST = 2  # defects in one window
+TURNED = 0.8  # share of the parts that are turned, for turning costs sharpness
 VISIBLE = 12  # grey levels
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Window = tuple[slice, slice]  # rows and columns
 
 
 class Painted(NamedTuple):
@@ -36,42 +36,36 @@ class Painted(NamedTuple):
     mask: Mask
 
 
-def painted(image: Image, donor: Image, region: Mask, rng: np.random.Generator) -> Painted:
-    """A part (S, S, 3) as it is or damaged in up to MOST places of its region (S, S)."""
+def painted(
+    image: Image, donor: Image, region: Mask, windows: Sequence[Window], rng: np.random.Generator
+) -> Painted:
+    """A part (S, S, 3) as it is or damaged in its region (S, S).
+
+    windows: where it is looked at closely; the damage there is on their scale.
+    """
     gain, shift = rng.uniform(0.95, 1.05), rng.uniform(-6, 6)
     image, donor = (np.clip(i * gain + shift, 0, 255).astype(np.uint8) for i in (image, donor))
     bad, mask = image, np.zeros(image.shape[:2], np.bool_)
-    if rng.random() >= NORMAL:
-        for _ in range(int(rng.integers(1, MOST + 1))):
-            bad, more = _one(bad, donor, region, rng)
-            mask = mask | more
+    if rng.random() < WHOLE:
+        if rng.random() < DISPLACED:
+            bad, mask = displaced(image, donor, rng)
+        else:
+            bad, mask = _one(image, donor, region, rng)
+    for window in windows:
+        for _ in range(int(rng.integers(1, MOST + 1)) if rng.random() >= NORMAL else 0):
+            piece, patches = np.ascontiguousarray(bad[window]), np.ascontiguousarray(donor[window])
+            done, where = _one(piece, patches, np.ascontiguousarray(region[window]), rng)
+            bad, mask = bad.copy(), mask.copy()
+            bad[window], mask[window] = done, mask[window] | where
     return Painted(image, bad, mask)
 
 
 def _one(image: Image, donor: Image, region: Mask, rng: np.random.Generator) -> tuple[Image, Mask]:
-    kind = rng.random()
-    if kind < DISPLACED:
-        return displaced(image, donor, rng)
-    window = _window(region, rng)
-    piece, patches = np.ascontiguousarray(image[window]), np.ascontiguousarray(donor[window])
-    allowed = np.ascontiguousarray(region[window])
-    if kind < DISPLACED + SMEARED:
-        done, where = smeared(piece, allowed, rng)
-    else:
-        defect = damage(piece, rng, donor=patches, region=allowed)
-        done, where = defect.image, defect.mask
-    out, mask = image.copy(), np.zeros(image.shape[:2], np.bool_)
-    out[window], mask[window] = done, where
-    return out, mask
-
-
-def _window(region: Mask, rng: np.random.Generator) -> tuple[slice, slice]:
-    """A square round a place in the region."""
-    side = region.shape[0]
-    size = min(side, max(SMALLEST, int(side * rng.choice(WINDOWS, p=LIKELY))))
-    row, column = shapes.somewhere(region, rng)
-    top, left = (int(np.clip(c - size // 2, 0, side - size)) for c in (row, column))
-    return slice(top, top + size), slice(left, left + size)
+    region = region if region.any() else np.ones_like(region)
+    if rng.random() < SMEARED:
+        return smeared(image, region, rng)
+    defect = damage(image, rng, donor=donor, region=region)
+    return defect.image, defect.mask
 
 
 def displaced(image: Image, donor: Image, rng: np.random.Generator) -> tuple[Image, Mask]:
@@ -132,8 +126,9 @@ def lying(
     if "turn-90" in symmetries:
         both = np.rot90(both, int(rng.integers(4)))
     both = np.ascontiguousarray(both)
-    if "turn" in symmetries:
+    if "turn" in symmetries and rng.random() < TURNED:
         side = both.shape[0]
         matrix = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), rng.uniform(0, 360), 1.0)
-        both = np.asarray(cv2.warpAffine(both, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE))
+        how, border = cv2.INTER_CUBIC, cv2.BORDER_REPLICATE
+        both = np.asarray(cv2.warpAffine(both, matrix, (side, side), flags=how, borderMode=border))
     return np.ascontiguousarray(both[..., :3], np.uint8), both[..., 3] > 0

@@ -26,18 +26,24 @@ from training.losses import Objective, entropy, l2_loss
 from training.options import TrainOptions
 from training.painting import Image, Mask, Painted, lying, painted
 
-RESTORING = 0.4  # share of the steps in which the autoencoder learns
+RESTORING = 0.2  # share of the steps in which the autoencoder learns
+HEAD_RATE = 1.5  # the head's learning rate, in shares of the autoencoder's
 WARM_UP = 0.1  # share of the steps of each stage in which the learning rate rises
 WEIGHT_DECAY = 0.01
 CROPS = 2  # pieces of each part that the fine net sees, of half its side
-LOOK = 0.6  # share of the pieces of a damaged part that show damage
-FOCUS, FOCAL_WEIGHT = 1.5, 10.0
+ANYWHERE = 0.15  # share of the pieces that need not show the part itself
+ALARMS = 5.0  # weight of false alarms
+FEW = 4.0  # damaged pixels, below which a spot counts for less
+FOCUS = 1.0  # the higher, the less do small false alarms cost
+PATIENCE = 0.5  # from 0 (all damage must be found) to 1 (what is hard to find is given up soon)
 PARTS = 200  # that the usual error is found from
+Corner = tuple[int, int]  # row and column
+SMALLEST = 32  # pixels a side of a piece, for smaller ones cannot be painted on
 SMOOTH = 9  # pixels a side over which the usual error is averaged
 
 
 class RestoreObjective(Objective):
-    """L2 + SSIM of what was restored, then focal and Dice loss of both maps of the head."""
+    """L2 + SSIM of what was restored, then the losses of both maps of the head."""
 
     def __init__(self, options: TrainOptions) -> None:
         super().__init__(options)
@@ -60,20 +66,22 @@ class RestoreObjective(Objective):
 
     def rate(self, done: float) -> float:
         """In each stage a short rise, then half a cosine."""
-        stage = done / RESTORING if done < RESTORING else (done - RESTORING) / (1 - RESTORING)
-        return min(1.0, stage / WARM_UP + 0.01) * (0.5 + 0.5 * cos(pi * stage))
+        first = done < RESTORING
+        stage = done / RESTORING if first else (done - RESTORING) / (1 - RESTORING)
+        most = 1.0 if first else HEAD_RATE
+        return most * min(1.0, stage / WARM_UP + 0.01) * (0.5 + 0.5 * cos(pi * stage))
 
     def losses(
         self, network: Network, pictures: Pictures, indices: Sequence[int], rng: np.random.Generator
     ) -> dict[str, Tensor]:
         """Losses of one batch."""
         net = cast(Restorer, network)
-        samples = [self._sample(pictures, i, rng) for i in indices]
+        samples, corners = zip(*(self._sample(pictures, i, rng) for i in indices), strict=True)
         if self.done < RESTORING:
             return self._restoring(net, samples)
         if not net.judging:
             self._measure(net, pictures)
-        return self._judging(net, samples, rng)
+        return self._judging(net, samples, [corner for two in corners for corner in two])
 
     def _restoring(self, net: Restorer, samples: Sequence[Painted]) -> dict[str, Tensor]:
         o, device = self.options, net.usual.device
@@ -90,7 +98,7 @@ class RestoreObjective(Objective):
         return {"loss": loss, **parts}
 
     def _judging(
-        self, net: Restorer, samples: Sequence[Painted], rng: np.random.Generator
+        self, net: Restorer, samples: Sequence[Painted], corners: Sequence[Corner]
     ) -> dict[str, Tensor]:
         device, learning = net.usual.device, net.training
         x = _tensor([s.damaged for s in samples], device)
@@ -100,14 +108,13 @@ class RestoreObjective(Objective):
             evidence = net.evidence(x, net.reconstruct(x).output.float())
             net.train(learning)
         context = net.overview(x, evidence)
-        corners = [c for s in samples for c in _corners(s.mask, rng)]
         side = net.architecture.size
         piece, facts, around, where = (_cut(t, corners, side) for t in (x, evidence, context, mask))
         logit = net.detail(piece, facts, around)
         with torch.autocast(device.type, enabled=False):
             fine = found_loss(logit.float(), F.avg_pool2d(where, 2))
             coarse = found_loss(context[:, :1].float() + RARE, F.avg_pool2d(mask, 4))
-        return {"loss": fine + coarse, "fine": fine, "coarse": coarse}
+        return {"loss": fine + 0.5 * coarse, "fine": fine, "coarse": coarse}
 
     @torch.no_grad()
     def _measure(self, net: Restorer, pictures: Pictures) -> None:
@@ -138,32 +145,34 @@ class RestoreObjective(Objective):
         image, region = lying(image, self._regions[index], self.options.symmetries, rng)
         return image, region if region.any() else np.ones_like(region)
 
-    def _sample(self, pictures: Pictures, index: int, rng: np.random.Generator) -> Painted:
+    def _sample(
+        self, pictures: Pictures, index: int, rng: np.random.Generator
+    ) -> tuple[Painted, list[Corner]]:
         image, region = self._part(pictures, index, rng)
         donor, _ = self._part(pictures, int(rng.choice(self._trained or [index])), rng)
-        return painted(image, donor, region, rng)
+        corners = [_corner(region, rng) for _ in range(CROPS)]
+        size = piece_size(region.shape[0])
+        windows = [(slice(top, top + size), slice(left, left + size)) for top, left in corners]
+        return painted(image, donor, region, windows, rng), corners
 
 
-def _corners(mask: Mask, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Where the pieces of one part begin, (row, column) in multiples of 4: more often at damage than not."""
-    side, size = mask.shape[0], piece_size(mask.shape[0])
-    found = []
-    for _ in range(CROPS):
-        if mask.any() and rng.random() < LOOK:
-            place = np.array(shapes.somewhere(mask, rng)) - rng.uniform(0.1, 0.9, 2) * size
-        else:
-            place = rng.uniform(0, side - size + 1, 2)
-        top, left = np.clip(place, 0, side - size).astype(int) // 4 * 4
-        found.append((int(top), int(left)))
-    return found
+def _corner(region: Mask, rng: np.random.Generator) -> Corner:
+    """Where a piece begins, in multiples of 4: round a place of the part more often than not."""
+    side, size = region.shape[0], piece_size(region.shape[0])
+    if rng.random() < ANYWHERE:
+        place = rng.uniform(0, side - size + 1, 2)
+    else:
+        place = np.array(shapes.somewhere(region, rng)) - rng.uniform(0.2, 0.8, 2) * size
+    top, left = np.clip(place, 0, side - size).astype(int) // 4 * 4
+    return int(top), int(left)
 
 
 def piece_size(side: int) -> int:
     """Pixels a side of what the fine net is shown of a part."""
-    return max(side // 2 // 16, 1) * 16
+    return min(side, max(SMALLEST, side // 2 // 16 * 16))
 
 
-def _cut(x: Tensor, corners: Sequence[tuple[int, int]], side: int) -> Tensor:
+def _cut(x: Tensor, corners: Sequence[Corner], side: int) -> Tensor:
     """CROPS pieces of every element of x, (B, C, h, w) -> (CROPS·B, C, k, k), whatever x's resolution."""
     step = side // x.shape[-1]
     size = piece_size(side) // step
@@ -172,12 +181,20 @@ def _cut(x: Tensor, corners: Sequence[tuple[int, int]], side: int) -> Tensor:
 
 
 def found_loss(logit: Tensor, share: Tensor) -> Tensor:
-    """Focal (Lin et al. 2017) and Dice loss: logits and damaged share of each pixel, (B, 1, h, w) twice."""
-    p = logit.sigmoid()
-    cross = F.binary_cross_entropy_with_logits(logit, share, reduction="none")
-    focal = FOCAL_WEIGHT * (cross * (p - share).abs() ** FOCUS).mean()
-    dice = 1 - (2 * (p * share).sum() + 1) / (p.square().sum() + share.square().sum() + 1)
-    return focal + dice
+    """Loss of a map: logits and damaged share of each pixel, (B, 1, h, w) twice -> scalar.
+
+    Some painted damage cannot be seen: one piece of a ground surface looks like another. So a missed pixel
+    costs a bounded amount (the Lq loss of Zhang and Sabuncu 2018), and what cannot be told from normal is
+    given up instead of making the normal suspect. False alarms cost as in focal loss (Lin et al. 2017). All
+    is normalised piece by piece, or a scratch would count for nothing beside half a part.
+    """
+    p, over = logit.sigmoid(), (1, 2, 3)
+    missed = (1 - (p + 1e-6) ** PATIENCE) / PATIENCE
+    alarm = F.softplus(logit) * p.detach() ** FOCUS
+    damaged = share.sum(over)
+    pixels = (share * missed).sum(over) / (damaged + FEW) + ALARMS * ((1 - share) * alarm).mean(over)
+    dice = 1 - (2 * (p * share).sum(over) + 1) / (p.square().sum(over) + share.square().sum(over) + 1)
+    return (pixels + dice).mean()
 
 
 def _rgb(image: NDArray[np.generic]) -> Image:

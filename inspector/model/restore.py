@@ -22,7 +22,7 @@ from inspector.model.records import Architecture, Scoring
 from inspector.model.scoring import blur
 
 COARSE = (32, 64, 96, 128)  # channels at strides 4, 8, 16 and 32 of the input
-FINE = (24, 48, 96)  # channels at strides 2, 4 and 8
+FINE = (24, 48, 96, 128)  # channels at strides 2, 4, 8 and 16
 CONTEXT = 8  # channels that the coarse net hands to the fine one, its logit among them
 FLOOR = 0.3  # share of the mean spread that a place has at least
 UNUSUAL = (-4.0, 12.0)  # standard deviations beyond which more says no more
@@ -35,7 +35,8 @@ class UNet(nn.Module):
     def __init__(self, channels: int, widths: Sequence[int], out: int):
         super().__init__()
         first, steps = widths[0], list(pairwise(widths))
-        self.stem = nn.Sequential(_unit(channels, first), _unit(first, first))
+        level = nn.BatchNorm2d(channels, affine=False)  # or the faint ones among the inputs are not heard
+        self.stem = nn.Sequential(level, _unit(channels, first), _unit(first, first))
         self.down = nn.ModuleList(nn.Sequential(_unit(a, b, stride=2), _unit(b, b)) for a, b in steps)
         self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in steps)
         self.up = nn.ModuleList(_unit(a, a) for a, _ in steps)
@@ -80,7 +81,7 @@ class Restorer(Autoencoder):
         self.architecture = a
         half = a.size // 2
         self.coarse = UNet(4 * 7 + 2, COARSE, CONTEXT)
-        self.fine = UNet(4 * 3 + 4 + CONTEXT, FINE, 1)
+        self.fine = UNet(4 * 6 + 1 + CONTEXT, FINE, 1)
         self.register_buffer("usual", torch.zeros(half, half))
         self.register_buffer("spread", torch.ones(half, half))
         self.register_buffer("judging", torch.zeros((), dtype=torch.bool))
@@ -100,15 +101,19 @@ class Restorer(Autoencoder):
         return Reconstruction(x, enlarged(self.decoder(z), 2), addressing)
 
     def evidence(self, x: Tensor, y: Tensor) -> Tensor:
-        """What was changed, and how unusual that is at its place: (B, 3, S, S) twice -> (B, 4, S/2, S/2)."""
-        change = F.avg_pool2d(x - y, 2)
+        """What was changed, pixel by pixel, and how unusual that is at its place.
+
+        x, y: part and restored part, (B, 3, S, S) -> (B, 4·3 + 1, S/2, S/2).
+        """
+        change = x - y
         floor = FLOOR * self.spread.mean() + 1e-3
-        unusual = ((strength(change) - self.usual) / (self.spread + floor)).clamp(*UNUSUAL)
-        return torch.cat([change, unusual / 3], dim=1)
+        unusual = ((strength(F.avg_pool2d(change, 2)) - self.usual) / (self.spread + floor)).clamp(*UNUSUAL)
+        return torch.cat([F.pixel_unshuffle(change, 2), unusual], dim=1)
 
     def overview(self, x: Tensor, evidence: Tensor) -> Tensor:
         """What the coarse net thinks of the whole part: x and evidence -> (B, CONTEXT, S/4, S/4)."""
-        seen = F.pixel_unshuffle(torch.cat([F.avg_pool2d(x, 2), evidence], dim=1), 2)
+        change = F.avg_pool2d(F.pixel_shuffle(evidence[:, :12], 2), 2)
+        seen = F.pixel_unshuffle(torch.cat([F.avg_pool2d(x, 2), change, evidence[:, 12:]], dim=1), 2)
         context: Tensor = self.coarse(torch.cat([seen, self.where.expand(len(x), -1, -1, -1)], dim=1))
         return context
 

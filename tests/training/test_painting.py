@@ -13,13 +13,14 @@ def part(seed: int = 0) -> Image:
     return image
 
 
+WINDOWS = [(slice(8, 72), slice(0, 64)), (slice(32, 96), slice(24, 88))]
 REGION = part()[..., 0] > 100
 
 
 def test_what_is_marked_is_what_changed() -> None:
     rng, damaged = np.random.default_rng(0), 0
     for _ in range(60):
-        p = painted(part(), part(1), REGION, rng)
+        p = painted(part(), part(1), REGION, WINDOWS, rng)
         change = np.abs(p.damaged.astype(int) - p.normal).max(axis=2)
         assert p.normal.shape == p.damaged.shape == (96, 96, 3)
         assert p.mask.dtype == np.bool_
@@ -30,7 +31,7 @@ def test_what_is_marked_is_what_changed() -> None:
 
 
 def test_the_same_chance_paints_the_same() -> None:
-    a, b = (painted(part(), part(1), REGION, np.random.default_rng(4)) for _ in range(2))
+    a, b = (painted(part(), part(1), REGION, WINDOWS, np.random.default_rng(4)) for _ in range(2))
     assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 

@@ -76,7 +76,7 @@ def test_it_finds_damage_on_parts_it_has_not_seen(images: list[Path], tmp_path: 
         assert np.hypot(*(np.array(np.unravel_index(found.map.argmax(), found.map.shape)) - [31, 33])) < 10
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])  # of 4; the first two restore, the others judge
+@pytest.mark.parametrize("step", [1, 2, 3])  # of 4; the first restores, the others judge
 def test_a_stopped_run_ends_as_one_that_was_not(
     images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

@@ -50,9 +50,9 @@ def test_evidence_is_the_change_and_how_unusual_it_is_there() -> None:
     network.usual[16:] = 0.5
     network.spread.fill_(0.1)
     evidence = network.evidence(x, y)
-    assert evidence.shape == (1, 4, 32, 32)
-    torch.testing.assert_close(evidence[0, :3], torch.nn.functional.avg_pool2d(x - y, 2)[0])
-    unusual = evidence[0, 3]
+    assert evidence.shape == (1, 13, 32, 32)
+    torch.testing.assert_close(evidence[:, :12], torch.nn.functional.pixel_unshuffle(x - y, 2))
+    unusual = evidence[0, 12]
     assert unusual[4, 4] > 2 * unusual[28, 4].abs()  # the same change, usual only below
     assert unusual[28, 28] < 0 < unusual[4, 4] <= UNUSUAL[1]
 

@@ -45,7 +45,7 @@ def curves(curve: Sequence[dict[str, float]], slots: int | None) -> bytes:
         axes[0].set_yscale("log")
     if slots:
         for name, label in SLOTS.items():
-            _line(axes[1], [100 * e[name] for e in curve if name in e], label)
+            _line(axes[1], [100 * e.get(name, nan) for e in curve], label)
         axes[1].set_title(f"memory of {slots} slots, %")
         axes[1].set_ylim(-3, 103)
         _line(axes[2], [e.get("entropy", nan) for e in curve], "mean over tokens", BLUE, 2.0)

@@ -92,6 +92,7 @@ class _Run:
         self.progress: Progress = checkpoint.load(self.folder, self.network, self.optimizer)
         self.steps = ceil(len(self.trained) / options.batch)  # an epoch
         self.epochs = min(options.epochs, ceil(options.steps / self.steps) or options.epochs)
+        self.objective.epochs = self.epochs
         self._greet()
 
     def finish(self, reports: bool) -> Bundle:

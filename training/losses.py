@@ -12,6 +12,7 @@ from inspector.model.memory import EPSILON
 from inspector.model.network import Network
 from inspector.model.scoring import l2_map, ssim_map
 from training.data import Pictures
+from training.kmeans import kmeans
 from training.options import TrainOptions
 
 
@@ -40,6 +41,8 @@ class Objective:
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
+        self.epochs = options.epochs  # that there will be
+        self._trained: Sequence[int] = ()
 
     def prepare(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """Called once before training with the parts that will be trained on; a resumed run repeats it.
@@ -48,6 +51,7 @@ class Objective:
         happen to be closest win every token and the others never learn. Slots that start as features of
         different places in different parts share the tokens from the first step.
         """
+        self._trained = indices
         if network.memory is not None and self.options.slots_from == "features":
             network.memory.start_from(features(network, pictures, indices, self.options))
 
@@ -71,6 +75,7 @@ class Objective:
         rng: the only source of chance, seeded for each step, so that a resumed run repeats to the bit.
         """
         o = self.options
+        self._rouse(network, pictures)
         x = pictures.batch(indices, next(network.parameters()).device)
         reconstruction = network.reconstruct(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -82,6 +87,22 @@ class Objective:
                 parts["entropy"] = entropy(reconstruction.addressing.weights)
                 loss = loss + o.entropy_weight * parts["entropy"]  # eq. 15
         return {"loss": loss, **parts}
+
+    def _rouse(self, network: Network, pictures: Pictures) -> None:
+        """Let the memory sleep for the first epochs, then start it from k-means of what features have become.
+
+        Slots that are there from the beginning cannot follow the features, which change most at first: a few
+        win all tokens, and the others are never learned.
+        """
+        memory, first = network.memory, int(self.options.memory_after * self.epochs) / self.epochs
+        if memory is None or first == 0:
+            return
+        memory.asleep = self.done < first
+        if network.training and self.done == first:  # to the bit: first step of its epoch
+            tokens = features(network, pictures, self._trained, self.options)
+            generator = torch.Generator().manual_seed(self.options.seed)
+            memory.start_from(kmeans(tokens, len(memory.slots), generator))
+            network.train()
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ class TrainOptions:
     entropy_weight: float = 0.001  # λ_ent, eq. 15
     ssim_weight: float = 1.0  # λ, eq. 13
     slots_from: str = "features"  # what the memory starts from: "features" of the parts, or "random"
+    memory_after: float = 0.25  # share of the epochs that the paper's method learns without its memory
     backbone_weights: str = ""  # a file; "" lets timm download what the backbone's name says
     symmetries: tuple[str, ...] = ()  # of SYMMETRIES: how a normal part may lie as well as it does
     held_out: float = 0.1  # share of the parts that are not trained on, for reporting
@@ -63,6 +64,10 @@ class TrainOptions:
             raise TrainingError(f"learning_rate is {self.learning_rate}: expected a positive number")
         if self.slots_from not in ("features", "random"):
             raise TrainingError(f'slots_from is {self.slots_from!r}: expected "features" or "random"')
+        if not 0 <= self.memory_after < 1:
+            raise TrainingError(
+                f"memory_after is {self.memory_after}: expected a share from 0 to less than 1"
+            )
         if not 0 <= self.held_out < 1:
             raise TrainingError(f"held_out is {self.held_out}: expected a share from 0 to less than 1")
 

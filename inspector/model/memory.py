@@ -24,6 +24,8 @@ class Addressing(NamedTuple):
 class Memory(nn.Module):
     """Replaces every feature by a mixture of N learned slots, so that only what was learned can leave."""
 
+    asleep = False  # while training lets features by, for they are not worth remembering yet
+
     def __init__(self, slots: int, dim: int, temperature: float):
         super().__init__()
         self.temperature = temperature

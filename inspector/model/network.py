@@ -80,7 +80,7 @@ class Bottleneck(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Addressing | None]:
         """z: (B, C, h, w) -> (B, C, h, w) and how the memory was addressed."""
         addressing = None
-        if self.memory is not None:
+        if self.memory is not None and not self.memory.asleep:
             tokens, addressing = self.memory(z.flatten(2).transpose(1, 2))
             z = tokens.transpose(1, 2).reshape(z.shape)
         return self.attention(z), addressing

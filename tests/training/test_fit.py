@@ -67,8 +67,8 @@ def test_it_learns_and_says_from_what(images: list[Path], tmp_path: Path) -> Non
     assert len(curve) == 12
     assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
     used = {"slots_read", "slots_first", "empty_rows"}
-    assert set(curve[0]) == {"loss", "l2", "ssim", "entropy", "held_out", *used}
-    assert all(0 <= epoch[name] <= 1 for epoch in curve for name in used)
+    assert set(curve[-1]) == {"loss", "l2", "ssim", "entropy", "held_out", *used}
+    assert all(0 <= curve[-1][name] <= 1 for name in used)
     trained, held_out = bundle.provenance["trained_on"], bundle.provenance["held_out"]
     assert (len(trained), len(held_out)) == (10, 2)
     assert sorted(name for name, _ in trained + held_out) == [p.name for p in images]
@@ -199,6 +199,27 @@ def test_without_memory_there_is_nothing_to_count(images: list[Path], tmp_path: 
     assert ("entropy" in provenance["curve"][0]) == memory
     assert provenance["held_out_scores"] == []
     assert "held_out" not in provenance["curve"][0]
+
+
+def test_the_memory_sleeps_until_features_mean_something(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For one of four epochs; stopped right before it wakes, and right after, the result is the same."""
+    options = replace(OPTIONS, epochs=4)
+    whole = fit.train(images, tmp_path / "whole", options, progress=False)
+    assert [("entropy" in e, "slots_first" in e) for e in whole.provenance["curve"]] == [
+        (False, False),
+        *3 * [(True, True)],
+    ]
+    assert whole.provenance["memory"]["slots_first"] >= 0.5
+    for step in (3, 4):  # an epoch has 3
+        with monkeypatch.context() as patch:
+            stop_at(patch, step, signal.SIGINT)
+            with pytest.raises(TrainingError, match=f"stopped at step {step} of 12"):
+                fit.train(images, tmp_path / f"at{step}", options, progress=False)
+        assert same(whole, fit.train(images, tmp_path / f"at{step}", options, progress=False))
+    awake = fit.train(images, tmp_path / "awake", replace(options, memory_after=0.0), progress=False)
+    assert all("entropy" in e for e in awake.provenance["curve"])
 
 
 def test_the_memory_starts_from_features_of_the_parts(images: list[Path], tmp_path: Path) -> None:

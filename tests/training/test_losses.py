@@ -60,7 +60,11 @@ def test_the_loss_is_equations_13_and_15(tmp_path: Path, memory: bool) -> None:
         cv2.imwrite(str(tmp_path / f"{i}.png"), rng.integers(0, 255, (32, 32, 3), np.uint8))
     architecture = Architecture(size=32, patch=8, dim=16, depth=1, heads=2, slots=10, memory=memory)
     options = TrainOptions(
-        architecture=architecture, reconstruction_weight=0.7, ssim_weight=1.9, entropy_weight=0.3
+        architecture=architecture,
+        reconstruction_weight=0.7,
+        ssim_weight=1.9,
+        entropy_weight=0.3,
+        memory_after=0.0,
     )
     torch.manual_seed(0)
     network = build(architecture).eval()
@@ -105,7 +109,15 @@ def test_every_method_can_be_trained_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"held_out": 1.0}, {"slots_from": "x"}]
+    "change",
+    [
+        {"epochs": 0},
+        {"batch": 0},
+        {"learning_rate": 0.0},
+        {"held_out": 1.0},
+        {"slots_from": "x"},
+        {"memory_after": 1.0},
+    ],
 )
 def test_impossible_options_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(TrainingError, match=next(iter(change))):

@@ -166,7 +166,7 @@ class LineLoop(threading.Thread):
 
         Not before the channel is taken up: an old verdict must not stand beside a heart that beats again.
         """
-        if not self._mind_the_stall() or self._renewed():
+        if not self._mind_the_stall() or self._renewed() or not self._connection.connected:
             return
         for _ in self._channels:
             name = self._beats.due(time.monotonic(), older_than_s, self._watching)

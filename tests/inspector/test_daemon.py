@@ -9,6 +9,7 @@ from itertools import pairwise
 import psutil
 
 from inspector.plc.registers import Status
+from tests.conftest import both
 from tests.station import REJECTING, camera, until, write_bundle
 
 PASS, REJECT, FAULT = 1, 2, 3
@@ -30,6 +31,7 @@ def start(station, plc, **keys):
     until(ready(plc), "READY")
 
 
+@both
 def test_every_trigger_gets_its_verdict_in_one_write_with_the_row_committed_before(station, plc):
     start(station, plc)
     for sequence in range(1, 21):
@@ -106,6 +108,7 @@ def test_numbering_goes_on_after_a_restart(station, plc):
     assert [s for s, _ in plc.verdicts()] == list(range(1, 17))
 
 
+@both
 def test_a_pass_from_before_a_restart_is_gone_before_the_heart_beats_again(station, plc):
     start(station, plc)
     plc.trigger(1)
@@ -118,6 +121,7 @@ def test_a_pass_from_before_a_restart_is_gone_before_the_heart_beats_again(stati
     assert plc.writes()[before].values[2:4] == [0, 1]
 
 
+@both
 def test_a_part_in_flight_during_a_restart_is_fault(station, plc):
     start(station, plc)
     plc.trigger(1)
@@ -163,6 +167,7 @@ def test_a_trigger_without_a_camera_is_answered_fault_at_once(station, plc):
     assert plc.verdicts()[0] == (1, FAULT)
 
 
+@both
 def test_a_trigger_while_busy_is_counted_and_answered_fault(station, plc):
     start(station, plc, deadline_ms=5000, folder={"fps": 20.0})
     child = camera_process(station)
@@ -191,6 +196,7 @@ def test_a_frame_that_never_comes_is_fault_at_the_deadline(station, plc):
     assert plc.verdicts() == [(1, FAULT)], "the late frame changes nothing"
 
 
+@both
 def test_a_plc_that_goes_away_finds_no_pass_that_is_too_old_and_the_station_goes_on(station, plc):
     start(station, plc, trigger="camera", deadline_ms=400, folder={"fps": 10.0})
     until(lambda: len(plc.verdicts()) > 3, "verdicts", 20)
@@ -215,6 +221,7 @@ def test_a_plc_that_goes_away_finds_no_pass_that_is_too_old_and_the_station_goes
     assert len(fresh) <= 1, "only the verdict from before the outage is taken out of the registers"
 
 
+@both
 def test_kill_9_at_any_moment_leaves_no_verdict_on_the_wire_without_its_row(station, plc):
     rounds = int(os.environ.get("INSPECTOR_TEST_KILLS", "4"))
     station.write(camera(trigger="camera", folder={"fps": 100.0}, deadline_ms=5000))
@@ -230,6 +237,7 @@ def test_kill_9_at_any_moment_leaves_no_verdict_on_the_wire_without_its_row(stat
     assert [v for v in plc.verdicts() if v not in rows] == []
 
 
+@both
 def test_coils_follow_the_registers_and_go_out_with_the_daemon(station, plc):
     start(station, plc, coils={"passed": 3, "rejected": 9}, deadline_ms=3000)
     assert plc.coils(3, 9) == [False, False]
@@ -254,6 +262,7 @@ def test_a_pass_coil_from_before_a_kill_is_out_before_the_heart_beats_again(stat
     assert plc.coils(3, 4) == [False, False]
 
 
+@both
 def test_a_trigger_that_waited_out_an_outage_is_late_not_inspected(station, plc):
     start(station, plc, deadline_ms=1500)
     plc.trigger(1)
@@ -269,6 +278,7 @@ def test_a_trigger_that_waited_out_an_outage_is_late_not_inspected(station, plc)
     until(lambda: (3, PASS) in plc.verdicts(), "the next part", 30)
 
 
+@both
 def test_a_plc_that_lost_its_memory_is_answered_from_its_first_trigger(station, plc):
     start(station, plc)
     for sequence in (1, 2):
@@ -326,6 +336,7 @@ def test_sigterm_finishes_the_part_in_hand(station, plc):
         assert log.events()[0].kind == "stopped"
 
 
+@both
 def test_a_plc_that_refuses_writes_does_not_flood_the_log(station, plc):
     start(station, plc, deadline_ms=300)
     plc.bank.read_only = True

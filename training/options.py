@@ -117,8 +117,11 @@ class TrainOptions:
         return Preprocessing(size=a.size, roi=self.roi)
 
     def chosen_scoring(self) -> Scoring:
-        """The scoring asked for, or the usual one at this input size: σ 4 px at 384."""
-        return self.scoring or Scoring(sigma=self.architecture.size / 96)
+        """The scoring asked for, or the usual one of the method at this input size: σ 4 px at 384."""
+        usual = Scoring(sigma=self.architecture.size / 96)
+        if self.architecture.method != "paper":
+            usual = replace(usual, reduction="top", top_share=0.002)
+        return self.scoring or usual
 
 
 _preset = preset  # the argument of the same name hides it

@@ -124,12 +124,12 @@ class Restorer(Autoencoder):
         return logit
 
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
-        """(B, S, S) logit of damage."""
+        """(B, S, S) softplus of the logit of damage: above 0 everywhere, like the logit where it is high."""
         x, y = reconstruction.target.float(), reconstruction.output.float()
         with torch.autocast(x.device.type, enabled=False):
             evidence = self.evidence(x, y)
             logit = self.detail(x, evidence, self.overview(x, evidence))
-            return enlarged(logit, 2)[:, 0]
+            return F.softplus(enlarged(logit, 2)[:, 0])
 
 
 def strength(change: Tensor) -> Tensor:

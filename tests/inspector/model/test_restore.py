@@ -31,6 +31,7 @@ def test_part_restored_part_and_map_have_the_input_s_size(memory: bool, size: in
     score_map = network.error_map(r, Scoring())
     assert score_map.shape == (2, size, size)
     assert score_map.isfinite().all()
+    assert score_map.min() > 0  # heatmaps are drawn in shares of the threshold
 
 
 def test_the_autoencoder_works_at_half_the_resolution() -> None:

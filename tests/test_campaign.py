@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.campaign.judgement import KINDS, Row, judge
+from tests.campaign.judgement import KINDS, Row, judge, judge_free
 
 PASS, REJECT, FAULT = 1, 2, 3
 DEADLINE_MS, TIMEOUT_MS = 1500, 200
@@ -196,6 +196,25 @@ def test_each_violation_is_found_and_nothing_beside_it(story, found):
 )
 def test_what_cannot_be_helped_is_no_violation(story):
     assert story.violations() == {}
+
+
+def free(story):
+    return {
+        kind: count for kind, count in judge_free(story.events, story.rows).total.violations.items() if count
+    }
+
+
+def test_a_free_running_camera_loses_no_verdict_and_no_sequence():
+    def part(story, sequence, verdict=PASS):
+        return story.row(sequence, 0, verdict).write(sequence, 0, verdict)
+
+    assert free(part(part(part(Story(), 65535), 1, FAULT), 2)) == {}
+    assert free(part(part(Story(), 1), 3)) == {"unasked": 1}
+    assert free(part(Story(), 1).row(2, 0, FAULT)) == {"unanswered": 1}
+    assert free(part(Story(), 1).write(2, 0, PASS, row=None)) == {
+        "pass without inspection": 1,
+        "verdict without row": 1,
+    }
 
 
 def test_the_time_to_recover_runs_from_the_end_of_the_cause_to_the_next_finished_inspection():

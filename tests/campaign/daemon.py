@@ -37,9 +37,9 @@ class Daemon:
             threading.Thread(target=work, daemon=True).start()
         self._wait(lambda: any(event["is"] == "ready" for event in self._said), "its imports")
 
-    def prepare(self, folder: Path, port: int, floor_mib: int) -> None:
-        """Write a station into this folder."""
-        self._tell("prepare", str(folder), str(port), str(floor_mib))
+    def prepare(self, kind: str, folder: Path, port: int, floor_mib: int) -> None:
+        """Write a station of this kind of camera into this folder."""
+        self._tell("prepare", kind, str(folder), str(port), str(floor_mib))
 
     def start(self, config: Path, history: History) -> None:
         """Run this station until stop(), starting it anew whenever it ends."""

@@ -17,6 +17,9 @@ A violation is
 - *not recovered*: no PASS or REJECT within RECOVERED_S of the end of a cause;
 - *died*: a daemon that ends unasked, or not with 0 when it is told to.
 
+Where the camera is the trigger (the GenICam station) nobody asks: there a row whose verdict never reached the
+wire is *unanswered*, and a sequence that does not follow the one before is *unasked*.
+
 What cannot be helped, and is no violation:
 
 - a trigger that the PLC itself forgets (a restart without retentive memory): it is counted as *withdrawn*;
@@ -73,11 +76,10 @@ class Row:
     bundle: str | None
     source: str | None
 
-    @property
-    def inspected(self) -> bool:
-        """Whether it is a finished inspection of a normal part."""
+    def inspected(self, normal: str) -> bool:
+        """Whether it is a finished inspection of a part that is normal: its source begins like this."""
         whole = None not in (self.score, self.threshold, self.bundle, self.source)
-        return whole and self.score <= self.threshold and self.source.startswith("normal")
+        return whole and self.score <= self.threshold and self.source.startswith(normal)
 
 
 @dataclass
@@ -162,12 +164,19 @@ def stepped(database: Path, by_s: float) -> bool:
 
 
 def judge(events: list[Event], logged: Iterable[Row], deadline_ms: int, timeout_ms: int) -> Verdict:
-    """events: the recorder's and the campaign's, in order of time."""
+    """Of a station that the PLC triggers. events: the recorder's and the campaign's, in order of time."""
     return _Ledger(events, logged, deadline_ms + timeout_ms + SLACK_MS).close()
+
+
+def judge_free(events: list[Event], logged: Iterable[Row]) -> Verdict:
+    """Of a station whose camera is the trigger, and whose every frame is a normal part."""
+    return _FreeLedger(events, logged, 0).close()
 
 
 class _Ledger:
     """One pass over the history."""
+
+    normal = "normal"
 
     def __init__(self, events: list[Event], logged: Iterable[Row], late_ms: int) -> None:
         self._late_ns = late_ms * 1_000_000
@@ -177,6 +186,7 @@ class _Ledger:
         self._by_part: dict[int, Trigger] = {}
         self._by_sequence: dict[int, Trigger] = {}
         self._triggers: list[Trigger] = []
+        self._answered: set[tuple[int, int, int]] = set()
         self._figures: defaultdict[str, Figures] = defaultdict(Figures)
         self._found: list[str] = []
         self._phase = "start"
@@ -276,10 +286,13 @@ class _Ledger:
         trigger = self._by_part.get(part) if part else self._by_sequence.get(values[SEQUENCE])
         self._count(values[VERDICT])
         self._check_row(event, values[SEQUENCE], part, values[VERDICT])
-        if trigger is None or trigger.sequence != values[SEQUENCE]:
-            self._accuse("unasked", event["t"], f"sequence {values[SEQUENCE]}, part {part}")
+        self._match(trigger, event, values[SEQUENCE], part, values[VERDICT])
+
+    def _match(self, trigger: Trigger | None, event: Event, sequence: int, part: int, verdict: int) -> None:
+        if trigger is None or trigger.sequence != sequence:
+            self._accuse("unasked", event["t"], f"sequence {sequence}, part {part}")
             return
-        self._answer(trigger, event, values[VERDICT])
+        self._answer(trigger, event, verdict)
 
     def _count(self, verdict: int) -> None:
         figures = self._figures[self._phase]
@@ -298,17 +311,20 @@ class _Ledger:
             self._accuse("verdict without row", event["t"], f"{name}: its row came after it")
 
     def _inspected(self, sequence: int, part: int) -> bool:
-        return any(row.inspected for row in self._rows.get((sequence, part, PASS), ()))
+        return any(row.inspected(self.normal) for row in self._rows.get((sequence, part, PASS), ()))
+
+    def _recovered(self, received: int) -> None:
+        if self._waits is not None and received > self._waits[1]:
+            phase, since = self._waits
+            self._figures[phase].recovery_s.append((received - since) / 1e9)
+            self._waits = None
 
     def _answer(self, trigger: Trigger, event: Event, verdict: int) -> None:
         received, name = event["received"], f"verdict {verdict} for sequence {trigger.sequence}"
         before = [answer for answer in trigger.answers if answer[0] <= received]
         trigger.answers.append((received, verdict, self._honest))
         if verdict != FAULT:
-            if self._waits is not None and received > self._waits[1]:
-                phase, since = self._waits
-                self._figures[phase].recovery_s.append((received - since) / 1e9)
-                self._waits = None
+            self._recovered(received)
             if received - trigger.t > self._late_ns and (FAULT not in {a[1] for a in before}):
                 late = f"{name} {(received - trigger.t) / 1e6:.0f} ms after its trigger"
                 if not any(a[1] == verdict for a in before):  # a repetition is as old as the first
@@ -323,3 +339,28 @@ class _Ledger:
             figures.taken_back += 1
         else:
             self._accuse("contradicted", event["t"], f"{name} after {last[1]}")
+
+
+class _FreeLedger(_Ledger):
+    """The inspector numbers the parts: 1 … 65535, 1 …"""
+
+    normal = ""
+    _last: int | None = None
+
+    def _match(self, trigger: Trigger | None, event: Event, sequence: int, part: int, verdict: int) -> None:
+        figures = self._figures[self._phase]
+        if sequence == self._last:
+            figures.repeated += 1
+        else:
+            figures.triggered += 1
+            if self._last is not None and sequence != self._last % 0xFFFF + 1:
+                self._accuse("unasked", event["t"], f"sequence {sequence} after {self._last}")
+        self._last = sequence
+        self._answered.add((sequence, part, verdict))
+        if verdict != FAULT:
+            self._recovered(event["received"])
+
+    def close(self) -> Verdict:
+        for sequence, part, verdict in set(self._rows) - self._answered:
+            self._accuse("unanswered", 0, f"verdict {verdict} for sequence {sequence} is in the log alone")
+        return super().close()

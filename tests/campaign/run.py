@@ -56,6 +56,7 @@ FULL = Plan(
         "writes refused": 10,
         "clock stepped": 24,
         "disk full": 10,
+        "GenICam camera kill -9": 20,
     },
     hold_s={"server": 2.5, "overrun": 2.0, "lock": 10.0, "disk": 3.0},
 )
@@ -71,6 +72,7 @@ SHORT = Plan(
         "writes refused": 1,
         "clock stepped": 4,
         "disk full": 1,
+        "GenICam camera kill -9": 1,
     },
     hold_s={"server": 0.4, "overrun": 1.0, "lock": 1.0, "disk": 0.8},
 )
@@ -86,6 +88,7 @@ LINE: dict[str, Fault] = {
     "clock stepped": faults.step_clock,
 }
 DISK: dict[str, Fault] = {"disk full": faults.fill_disk}
+GENICAM: dict[str, Fault] = {"GenICam camera kill -9": faults.kill_camera}
 
 
 @dataclass
@@ -107,11 +110,11 @@ def campaign(plan: Plan, seed: int, plants: list[str], keep: Path | None = None)
         outcome = Outcome(Verdict({}, []), skipped)
         with tqdm(total=sum(plan.times.values()), unit="fault") as bar:
             try:
-                for name, room, wanted in (("line", _folder, LINE), ("disk", _small_disk, DISK)):
+                for name, room, wanted in STATIONS:
                     chosen = {f: act for f, act in wanted.items() if plan.times.get(f)}
                     with room(folder / name, skipped, chosen) as root:
                         if root is not None and chosen:
-                            one = _stage(root, plan, seed, clock, daemon, chosen, bar, FLOOR_MIB)
+                            one = _station(root, plan, seed, clock, daemon, chosen, bar)
                             outcome.verdict.figures.update(one.figures)
                             outcome.verdict.found.extend(one.found)
             finally:
@@ -152,7 +155,10 @@ def _small_disk(root: Path, skipped: dict[str, str], chosen: dict[str, Fault]) -
             subprocess.run(["umount", "--lazy", root / "data"], check=True)
 
 
-def _stage(
+STATIONS = (("line", _folder, LINE), ("disk", _small_disk, DISK), ("genicam", _folder, GENICAM))
+
+
+def _station(
     root: Path,
     plan: Plan,
     seed: int,
@@ -160,17 +166,19 @@ def _stage(
     daemon: Daemon,
     chosen: dict[str, Fault],
     bar: tqdm,
-    floor_mib: int,
 ) -> Verdict:
     """One station: start it, do all of its faults, stop it, judge."""
     database = root / "data" / "inspector.db"
     recorder = Recorder(root / "plc.jsonl", database, seed)
     marks = History(root / "marks.jsonl")
     world = World(root, recorder, daemon, clock, plan.hold_s, random.Random(seed))
-    daemon.prepare(root, recorder.port(), floor_mib)
+    free = chosen.keys() <= GENICAM.keys()
+    daemon.prepare("genicam" if free else "folder", root, recorder.port(), FLOOR_MIB)
     daemon.start(root / "station.toml", marks)
     _until(lambda: recorder.status() & READY, "READY")
     marks.note("phase", name=next(iter(chosen)))
+    if free:
+        recorder.finish()  # no triggers: the camera has its own
     recorder.resume()
     for name, act in chosen.items():
         bar.set_description(name)
@@ -190,7 +198,12 @@ def _stage(
     if faults.step_clock in chosen.values() and not judgement.stepped(database, 1800):
         raise RuntimeError("the daemon did not see its clock stepped; was clock.c preloaded?")
     events = read(root / "plc.jsonl", root / "marks.jsonl")
-    return judgement.judge(events, judgement.rows(database), DEADLINE_MS, TIMEOUT_MS)
+    logged = judgement.rows(database)
+    return (
+        judgement.judge_free(events, logged)
+        if free
+        else judgement.judge(events, logged, DEADLINE_MS, TIMEOUT_MS)
+    )
 
 
 def _once(world: World, marks: History, act: Fault, *, last: bool) -> None:

@@ -28,6 +28,37 @@ def write(folder: Path, port: int, min_free_mib: int) -> Path:
         silence_s=3.0,
         folder={"order": "shuffled", "fps": 50.0},
     )
+    return _write(folder, port, camera, min_free_mib)
+
+
+def write_genicam(folder: Path, port: int, min_free_mib: int) -> Path:
+    """The same with a GenICam camera that runs free; every frame passes."""
+    import genicam
+
+    station.write_bundle(folder / "data" / "models" / "part")
+    camera = f"""
+[[camera]]
+name = "cam"
+recipe = "part"
+trigger = "camera"
+inspector_base = {BASE}
+plc_base = {PLC_BASE}
+deadline_ms = {DEADLINE_MS}
+ring_slots = 8
+silence_s = 3.0
+[camera.genicam]
+producer = "{Path(genicam.__file__).with_name("viky.cti")}"
+serial = "0"
+[camera.genicam.features]
+PixelFormat = "Mono8"
+Width = 128
+Height = 128
+AcquisitionFrameRate = 10.0
+"""
+    return _write(folder, port, camera, min_free_mib)
+
+
+def _write(folder: Path, port: int, camera: str, min_free_mib: int) -> Path:
     one = station.Station(folder, port)
     one.write(
         camera,

@@ -1,6 +1,6 @@
 """What systemd is to a station, made cheap: the daemon is forked from a process that has its imports.
 
-Reads one command a line from standard input, `prepare FOLDER PORT FLOOR`, `start STATION_TOML`, `stop`, and
+Reads one command a line from standard input, `prepare KIND FOLDER PORT FLOOR`, `start STATION_TOML`, `stop`, and
 says on standard output, one JSON object a line, what became of it and when a daemon starts and ends. A daemon
 that ends unasked is started again at once, as Restart=always does; from the fork on it is `inspector run`.
 """
@@ -46,9 +46,10 @@ class Supervisor:
                 say("done", what=name)
             self._look_after()
 
-    def prepare(self, folder: str, port: str, floor: str) -> None:
-        """Write a station."""
-        station.write(Path(folder), int(port), int(floor))
+    def prepare(self, kind: str, folder: str, port: str, floor: str) -> None:
+        """Write a station, with a folder or a GenICam camera."""
+        write = {"folder": station.write, "genicam": station.write_genicam}[kind]
+        write(Path(folder), int(port), int(floor))
 
     def start(self, config: str) -> None:
         """Keep the daemon of this station running."""

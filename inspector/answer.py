@@ -80,6 +80,7 @@ class Answers:
         self._health = health
         self._settings = settings
         self._observer = observer
+        self._failed_because = ""  # the last problem of the log
         self._owed: deque[Inspection] = deque(maxlen=OWED_AT_MOST)  # on the wire, not in the log yet
         self._undelivered: defaultdict[str, deque[Undelivered]] = defaultdict(
             lambda: deque(maxlen=UNDELIVERED_AT_MOST)
@@ -161,7 +162,7 @@ class Answers:
         return row, decision
 
     def _log_failed(self, error: LogError) -> None:
-        self._health.log_problem = str(error)
+        self._health.log_problem = self._failed_because = str(error)
         self._health.log_damaged |= isinstance(error, DamagedLogError)
 
     def _commit_with_evidence(self, inspection: Inspection) -> int:
@@ -184,7 +185,7 @@ class Answers:
             while self._owed:
                 self._log.commit(self._owed[0])
                 self._owed.popleft()
-            self._log.add_event("log", f"the log can be written again after: {self._health.log_problem}")
+            self._log.add_event("log", f"the log can be written again after: {self._failed_because}")
         except LogError as error:
             self._log_failed(error)
             return

@@ -243,6 +243,8 @@ class Daemon:
     def _inspect(self, channel: Channel, frame: Frame, request: Request) -> tuple[Decision, Scored | None]:
         if channel.judge.uncalibrated is not None:
             return Decision.fault(Reason.UNCALIBRATED), None
+        if channel.model_problem:
+            return Decision.fault(Reason.MODEL_ERROR), None  # until it has passed its self-test
         if time.monotonic_ns() >= request.deadline_ns:
             return Decision.fault(Reason.LATE), None
         waited = (time.monotonic_ns() - frame.captured_ns) / 1e6
@@ -250,10 +252,6 @@ class Daemon:
             scored = channel.judge.scorer.score(frame.image)
         except ModelError as error:
             self._model_failed(channel, str(error))
-            return Decision.fault(Reason.MODEL_ERROR), None
-        except Exception as error:  # a library that stumbles over one frame must not end the station
-            logger.exception("the model failed", camera=channel.name)
-            self._model_failed(channel, f"the model failed: {type(error).__name__}: {error}")
             return Decision.fault(Reason.MODEL_ERROR), None
         scored.stages["wait"] = waited
         decision = judge(scored.score, channel.judge.threshold)
@@ -263,8 +261,7 @@ class Daemon:
 
     def _model_failed(self, channel: Channel, problem: str) -> None:
         """No part passes until the model has passed its self-test; supervision puts it to that."""
-        if channel.model_ok:
-            self._journal.note("model", "error", problem, channel.name)
+        self._journal.note("model", "error", problem, channel.name)
         channel.model_failed(problem)
 
     def _on_lost(self, channel: Channel, lost: Lost) -> None:

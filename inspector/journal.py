@@ -36,6 +36,7 @@ class Journal:
         self._log = log
         self._owed: deque[_Event] = deque(maxlen=OWED_AT_MOST)
         self._lock = threading.Lock()
+        self._told = ""  # why events wait, as it was told
 
     def note(
         self,
@@ -62,7 +63,11 @@ class Journal:
                     self._write(self._owed[0])
                     self._owed.popleft()
             except LogError as error:
-                logger.error("event not logged yet", error=str(error))
+                if str(error) != self._told:
+                    self._told = str(error)
+                    logger.error("events wait for the log", error=self._told)
+            else:
+                self._told = ""
 
     def _write(self, event: _Event) -> None:
         self._log.add_event(

@@ -170,13 +170,15 @@ def _network(bundle: Bundle) -> Network:
 
 @contextmanager
 def _failures_named(device: str) -> Iterator[None]:
-    """Turn what torch raises into ModelError."""
+    """Whatever the libraries raise becomes ModelError: a frame they stumble over must not end the line."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except ModelError:
+        raise
+    except Exception as error:
         # torch's CPU allocator raises a plain RuntimeError
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error):
             raise ModelError(
                 f"{device} is out of memory for this model; free some, or train a smaller preset ({error})"
             ) from error
-        raise ModelError(f"the model failed on {device}: {error}") from error
+        raise ModelError(f"the model failed on {device}: {type(error).__name__}: {error}") from error

@@ -36,11 +36,11 @@ def test_status_and_metrics_tell_what_the_plc_has_seen(station, plc):
     station.write(camera(), more=METRICS.format(port=port))
     station.start()
     until(lambda: plc.status() & 1, "READY")
-    plc.bank.set_holding_registers(205, [0])
+    plc.set_registers(205, [0])
     for sequence in range(1, 6):
         plc.trigger(sequence, part=40 + sequence)
         until(lambda s=sequence: (s, PASS) in plc.verdicts(), f"verdict {sequence}", 30)
-        plc.bank.set_holding_registers(205, [sequence])
+        plc.set_registers(205, [sequence])
     until(lambda: ask(station.data)["cameras"][0]["acknowledged"] == 5, "the ack", 10)
 
     done = station.command("status", "--json")

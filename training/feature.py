@@ -12,8 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from inspector.model.bank import MemoryBank
 from inspector.model.feature import FeatureAutoencoder, Linear, cosine_error
 from inspector.model.network import Network
+from training.blend import blended
+from training.coreset import coreset
 from training.data import Pictures
 from training.kmeans import kmeans
 from training.losses import Objective, entropy
@@ -22,6 +25,7 @@ CACHE_BYTES = 4 << 30  # features are kept in memory, as float16, up to this muc
 REGULARISATION = 0.01  # of the whitening, in shares of the mean variance
 PARTS = 150  # that the statistics and the memory's first slots are taken from
 TOKENS = 20_000  # that k-means sees
+POOL = 30_000  # features of a level that its bank is chosen from
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
 Features = list[Tensor]  # of each level, (B, C, H, W)
@@ -44,15 +48,21 @@ class FeatureObjective(Objective):
             tokens = torch.cat([net.tokens(self.cache.of([i])).flatten(2)[0].T for i in chosen])
             few = tokens[torch.randperm(len(tokens), generator=generator)[:TOKENS].to(tokens.device)]
             net.memory.start_from(kmeans(few, len(net.memory.slots), generator))
+        for level, bank in enumerate(net.banks):
+            fill(cast(MemoryBank, bank), [self.cache.of([i])[level] for i in indices], generator)
 
+    @torch.no_grad()
     def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
-        """Find the usual error of each level on these parts, held out where there are any."""
+        """Find which errors are usual on these parts, held out where there are any, and what each counts."""
         net = cast(FeatureAutoencoder, network)
-        with torch.no_grad():
-            errors = [net.level_errors(net.reproduce(self.cache.of([i]))[1]) for i in indices]
-        for level, of_parts in enumerate(zip(*errors, strict=True)):
+        errors = [net.errors(net.reproduce(self.cache.of([i]))) for i in indices]
+        for k, of_parts in enumerate(zip(*errors, strict=True)):
             values = torch.cat(of_parts)
-            net.centre[level], net.spread[level] = values.mean(), values.std().clamp(min=1e-6)
+            net.centre[k], net.spread[k] = values.mean(), values.std().clamp(min=1e-6)
+        if len(net.banks):
+            scoring = self.options.chosen_scoring()
+            net.weight.copy_(blended(net, pictures, indices, scoring, self.options.seed))
+        self.findings = {"weights": dict(zip(net.sources(), net.weight.tolist(), strict=True))}
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """AdamW; its rate follows rate()."""
@@ -72,13 +82,14 @@ class FeatureObjective(Objective):
     ) -> dict[str, Tensor]:
         """Losses of one batch."""
         net, o = cast(FeatureAutoencoder, network), self.options
-        levels, reconstruction = net.reproduce(self.cache.of(indices))
-        errors = [cosine_error(x, y).mean() for x, y in zip(*levels, strict=True)]
+        levels = net.reproduce(self.cache.of(indices))
+        pairs = zip(net.whitened(levels.target), levels.output, strict=True)
+        errors = [cosine_error(x, y).mean() for x, y in pairs]
         error = torch.stack(errors).mean()
         parts = {"error": error}
         loss = o.reconstruction_weight * error
-        if reconstruction.addressing is not None:
-            parts["entropy"] = entropy(reconstruction.addressing.weights)
+        if levels.addressing is not None:
+            parts["entropy"] = entropy(levels.addressing.weights)
             loss = loss + o.entropy_weight * parts["entropy"]
         return {"loss": loss, **parts}
 
@@ -154,6 +165,15 @@ def fit_statistics(network: FeatureAutoencoder, features: Sequence[Features]) ->
         if layer.bias is not None:
             layer.bias.sub_(offset.float())
         start += count
+
+
+@torch.no_grad()
+def fill(bank: MemoryBank, features: Sequence[Tensor], generator: torch.Generator) -> None:
+    """Fill the bank from one level's features of all parts, (1, C, H, W) each."""
+    rows = [bank.rows(f)[0] for f in features]
+    each = -(-POOL // len(rows))
+    some = [r[torch.randperm(len(r), generator=generator)[:each].to(r.device)] for r in rows]
+    bank.slots.copy_(coreset(torch.cat(some), len(bank.slots), generator))
 
 
 def moments(rows: Iterator[Tensor]) -> tuple[Tensor, Tensor]:

@@ -218,6 +218,7 @@ class _Run:
             "curve": self.progress.curve,
             "memory": memory_statistics(self.network, p, self.trained, self.options.batch),
             "held_out_scores": trial.good if self.held_out else [],
+            "findings": self.objective.findings,
             "synthetic": trial.summary() if self.held_out else None,
             "libraries": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         }

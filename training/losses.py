@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ class Objective:
         self.options = options
         self.epochs = options.epochs  # that there will be
         self._trained: Sequence[int] = ()
+        self.findings: dict[str, Any] = {}  # what finish() found that a report should say, as JSON
 
     def prepare(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """Called once before training with the parts that will be trained on; a resumed run repeats it.

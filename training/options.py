@@ -13,7 +13,9 @@ from inspector.model.records import Architecture, Preprocessing, Scoring, preset
 METHOD = "paper"  # where none is named: the best of those that need nothing from outside
 EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
 LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
-FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned
+FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned …
+FEATURE_STEPS = 300  # … and many parts teach it no more
+FEATURE_HELD_OUT = 0.15  # the blend of its errors is found on them
 FEATURE_LEARNING_RATE = 1e-3
 RESTORE_STEPS = {"paper": 20_000, "small": 2000, "tiny": 500}  # damage is new each time: parts do not count
 RESTORE_LEARNING_RATE = 2e-3
@@ -95,11 +97,13 @@ class TrainOptions:
             architecture = replace(architecture, backbone=backbone)
         usual = {"feature": FEATURE_EPOCHS, "restore": RESTORE_STEPS[preset]}
         rates = {"feature": FEATURE_LEARNING_RATE, "restore": RESTORE_LEARNING_RATE}
+        steps = {"feature": FEATURE_STEPS, "restore": RESTORE_STEPS[preset]}
         return cls(
             architecture=architecture,
+            held_out=FEATURE_HELD_OUT if featured else cls.held_out,
             roi=roi,
             epochs=epochs or usual.get(method, EPOCHS[preset]),
-            steps=RESTORE_STEPS[preset] if method == "restore" and not epochs else 0,
+            steps=0 if epochs else steps.get(method, 0),
             learning_rate=rates.get(method, LEARNING_RATE[preset]),
             backbone_weights=backbone_weights if featured else "",
             symmetries=symmetries,

@@ -133,6 +133,7 @@ def execute(run: Run, out: Path, *, progress: bool = True, reports: bool = False
         "losses": bundle.provenance["curve"][-1],
         "memory": bundle.provenance["memory"],
         "synthetic": bundle.provenance["synthetic"],
+        "findings": bundle.provenance["findings"],
         "settings": run.settings,
         "command": run.command,
         "hardware": hardware(),

@@ -1,7 +1,10 @@
 """The feature method: the autoencoder in the feature space of a frozen pretrained backbone.
 
 Backbone (the encoder) → tokens → memory → coordinate attention → decoder → the backbone's features at several
-depths. What the memory of normal parts cannot express is not reproduced, and the cosine error shows it.
+depths. What the memory of normal parts cannot express is not reproduced, and the cosine error shows it. So
+is found what does not belong where it is; what was never seen anywhere shows in the distance of the features
+from a bank of normal ones. The map is a weighted mean of these errors; training finds the weights on
+synthetic defects.
 
 Features are whitened: of the directions in which they vary over normal parts each counts the same, so that a
 small deviation in a quiet direction is seen (Rippel et al. 2021 make the case for pretrained features).
@@ -9,7 +12,7 @@ small deviation in a quiet direction is seen (Rippel et al. 2021 make the case f
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +21,8 @@ from torch.nn import functional as F
 
 from inspector.errors import ModelError
 from inspector.model.backbone import Backbone
-from inspector.model.memory import Memory
+from inspector.model.bank import MemoryBank
+from inspector.model.memory import Addressing, Memory
 from inspector.model.network import Bottleneck, Network, Reconstruction
 from inspector.model.records import Architecture, Scoring
 
@@ -27,10 +31,11 @@ WIDTH = 48  # channels of the decoder where it is finer than the tokens' grid
 
 
 class Levels(NamedTuple):
-    """Whitened features of each level, (B, C, H, W): those of the part and those that came out."""
+    """Features of each level, (B, C, H, W): raw those of the part, whitened those that came out."""
 
     target: list[Tensor]
     output: list[Tensor]
+    addressing: Addressing | None
 
 
 class Linear(nn.Conv2d):
@@ -91,10 +96,14 @@ def _enlarge(dim: int, factor: int) -> nn.Module:
 
 
 class FeatureAutoencoder(Network):
-    """See the module. In a Reconstruction, target and output are (B, F): the whitened levels, flattened."""
+    """See the module. In a Reconstruction, target (raw) and output (whitened) are (B, F): levels, flattened.
 
-    centre: Tensor  # (levels,) mean error of held-out normal parts
-    spread: Tensor  # (levels,) its standard deviation
+    Errors are those of the decoder, level by level, then the distances from the banks, if there are any.
+    """
+
+    centre: Tensor  # (errors,) mean of held-out normal parts
+    spread: Tensor  # (errors,) its standard deviation
+    weight: Tensor  # (errors,) in the map, sum 1
 
     def __init__(self, architecture: Architecture):
         super().__init__(architecture)
@@ -113,8 +122,12 @@ class FeatureAutoencoder(Network):
         )
         self.bottleneck = Bottleneck(a.dim, a)
         self.decoder = FeatureDecoder(a.dim, a.depth, self.grid, channels, sides)
-        self.register_buffer("centre", torch.zeros(len(sides)))
-        self.register_buffer("spread", torch.ones(len(sides)))
+        banked = zip(channels, sides, strict=True) if a.bank else ()
+        self.banks = nn.ModuleList(MemoryBank(a.bank, c, min(s, self.grid)) for c, s in banked)
+        errors = len(sides) + len(self.banks)
+        self.register_buffer("centre", torch.zeros(errors))
+        self.register_buffer("spread", torch.ones(errors))
+        self.register_buffer("weight", torch.full((errors,), 1 / errors))
 
     @property
     def memory(self) -> Memory | None:
@@ -138,47 +151,68 @@ class FeatureAutoencoder(Network):
             return z
         return F.interpolate(z, (self.grid, self.grid), mode="bilinear", align_corners=False)
 
-    def reproduce(self, features: list[Tensor]) -> tuple[Levels, Reconstruction]:
-        """What reconstruct() does from the backbone's features on, (B, C, H, W) for each level."""
-        with torch.autocast(features[0].device.type, enabled=False):  # whitening magnifies what 16 bits lose
-            target = [whiten(f.float()) for whiten, f in zip(self.whiten, features, strict=True)]
+    def whitened(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """What the decoder is to give: raw features of each level, whitened."""
+        with torch.autocast(features[0].device.type, enabled=False):  # it magnifies what 16 bits lose
+            return [whiten(f.float()) for whiten, f in zip(self.whiten, features, strict=True)]
+
+    def reproduce(self, features: list[Tensor]) -> Levels:
+        """Raw features of each level, (B, C, H, W), and what the decoder makes of them."""
         z, addressing = self.bottleneck(self.tokens(features))
-        levels = Levels(target, [y.float() for y in self.decoder(z)])
-        flat = [torch.cat([y.flatten(1) for y in side], dim=1) for side in levels]
-        return levels, Reconstruction(flat[0], flat[1], addressing)
+        return Levels([f.float() for f in features], [y.float() for y in self.decoder(z)], addressing)
 
     def reconstruct(self, x: Tensor) -> Reconstruction:
         """The features as the memory of normal parts can express them."""
-        return self.reproduce(self.backbone(x))[1]
+        levels = self.reproduce(self.backbone(x))
+        flat = [torch.cat([y.flatten(1) for y in side], dim=1) for side in (levels.target, levels.output)]
+        return Reconstruction(flat[0], flat[1], levels.addressing)
 
-    def level_errors(self, reconstruction: Reconstruction) -> list[Tensor]:
-        """Cosine error of each level, (B, side, side) in [0, 2]."""
-        ends = [0]
-        shapes = list(zip(self.backbone.channels, self.backbone.sides, strict=True))
-        for channels, side in shapes:
-            ends.append(ends[-1] + channels * side * side)
-        x, y = reconstruction.target, reconstruction.output
-        return [
-            cosine_error(x[:, a:b].reshape(-1, c, s, s), y[:, a:b].reshape(-1, c, s, s))
-            for (a, b), (c, s) in zip(pairwise(ends), shapes, strict=True)
-        ]
+    def errors(self, levels: Levels) -> list[Tensor]:
+        """Cosine error of each level, in [0, 2], and distance from each bank: (B, side, side) each."""
+        pairs = zip(self.whitened(levels.target), levels.output, strict=True)
+        with torch.autocast(levels.target[0].device.type, enabled=False):
+            distances = [bank(f) for bank, f in zip(self.banks, levels.target, strict=False)]
+        return [cosine_error(x, y) for x, y in pairs] + distances
 
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
-        """(B, S, S): standard deviations above the usual error of normal parts, mean of the levels, >= 0."""
+        """(B, S, S): standard deviations above the usual error of normal parts, weighted mean, >= 0."""
         size = self.architecture.size
         total = torch.zeros((), device=reconstruction.target.device)
-        for error in self._unusual(reconstruction):
-            total = total + F.interpolate(error[:, None], (size, size), mode="bilinear", align_corners=False)
-        return (total[:, 0] / len(self.centre)).clamp(min=0)
+        for weight, error in zip(self.weight, self.unusual(self._levels(reconstruction)), strict=True):
+            shown = F.interpolate(error[:, None], (size, size), mode="bilinear", align_corners=False)
+            total = total + weight * shown[:, 0]
+        return total.clamp(min=0)
 
     def views(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
-        """The error of each level, as it goes into the map: features are no picture."""
-        return {f"error at {e.shape[1]} × {e.shape[2]}": e for e in self._unusual(reconstruction)}
+        """The errors that go into the map: features are no picture."""
+        maps = self.unusual(self._levels(reconstruction))
+        return {
+            f"{source}, weight {weight:.2f}": error
+            for source, weight, error in zip(self.sources(), self.weight.tolist(), maps, strict=True)
+        }
 
-    def _unusual(self, reconstruction: Reconstruction) -> list[Tensor]:
-        """Error of each level in standard deviations above the usual one: (B, side, side)."""
-        errors = self.level_errors(reconstruction)
-        return [(e - c) / s for e, c, s in zip(errors, self.centre, self.spread, strict=True)]
+    def sources(self) -> list[str]:
+        """What the errors come from, in their order; a level is one of the backbone's."""
+        levels = self.backbone.levels
+        return [f"decoder, level {k}" for k in levels] + [
+            f"bank, level {k}" for k in levels[: len(self.banks)]
+        ]
+
+    def unusual(self, levels: Levels) -> list[Tensor]:
+        """Each error in standard deviations above the usual one: (B, side, side)."""
+        errors = zip(self.errors(levels), self.centre, self.spread, strict=True)
+        return [(error - centre) / spread for error, centre, spread in errors]
+
+    def _levels(self, reconstruction: Reconstruction) -> Levels:
+        shapes = list(zip(self.backbone.channels, self.backbone.sides, strict=True))
+        sizes = [c * side * side for c, side in shapes]
+        target, output = (
+            [y.reshape(-1, c, side, side) for y, (c, side) in zip(pieces, shapes, strict=True)]
+            for pieces in (
+                torch.split(r, sizes, dim=1) for r in (reconstruction.target, reconstruction.output)
+            )
+        )
+        return Levels(target, output, reconstruction.addressing)
 
 
 def cosine_error(x: Tensor, y: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Architecture:
     slots: int = 500
     temperature: float = 0.05  # divides the cosine before the softmax; 1 is the paper as written
     backbone: str = ""  # timm's name; the feature method alone has one, and no patch and heads of its own
+    bank: int = 0  # normal features kept of each level to measure distances from; of the feature method
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
 
     def __post_init__(self) -> None:
@@ -56,6 +57,7 @@ class Architecture:
             self.heads > 0 and self.dim > 0 and self.dim % self.heads == 0,
             f"architecture.dim is {self.dim}: expected a positive multiple of the {self.heads} heads",
         )
+        _require(self.bank >= 0, f"architecture.bank is {self.bank}: expected 0 (no bank) or more features")
         _require(self.depth > 0, f"architecture.depth is {self.depth}: expected at least one layer")
         _require(self.slots >= 2, f"architecture.slots is {self.slots}: expected at least 2 memory slots")
         _require(
@@ -71,12 +73,12 @@ PRESETS: dict[str, Architecture] = {
 }
 
 _FEATURE = Architecture(
-    method="feature", backbone="tf_efficientnet_lite0", size=384, dim=192, depth=3, slots=1000
+    method="feature", backbone="tf_efficientnet_lite0", size=384, dim=192, depth=3, slots=1000, bank=2000
 )
 FEATURE_PRESETS: dict[str, Architecture] = {
     "paper": replace(_FEATURE, backbone="vit_base_patch14_dinov2", size=392, dim=384, depth=4),
     "small": _FEATURE,
-    "tiny": replace(_FEATURE, size=256, dim=128, depth=2, slots=300),
+    "tiny": replace(_FEATURE, size=256, dim=128, depth=2, slots=300, bank=1000),
 }
 
 RESTORE_PRESETS: dict[str, Architecture] = {

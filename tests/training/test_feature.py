@@ -22,7 +22,7 @@ from training.feature import Cache, FeatureObjective, fit_statistics, moments
 from training.options import TrainOptions
 
 BACKBONE = "test_efficientnet"
-TINY = Architecture(method="feature", backbone=BACKBONE, size=64, dim=16, depth=1, slots=20)
+TINY = Architecture(method="feature", backbone=BACKBONE, size=64, dim=16, depth=1, slots=20, bank=12)
 
 
 @pytest.fixture
@@ -105,8 +105,9 @@ def test_whitened_features_of_normal_parts_are_centred_and_of_one_scale(
 ) -> None:
     monkeypatch.setattr(feature, "REGULARISATION", 1e-6)
     network, _, objective = prepared(images, options)
-    levels, _ = network.reproduce(objective.cache.of(range(12)))
-    finest = levels.target[0][:, :, ::2, ::2].transpose(0, 1).flatten(1).double()
+    finest = (
+        network.whitened(objective.cache.of(range(12)))[0][:, :, ::2, ::2].transpose(0, 1).flatten(1).double()
+    )
     covariance = torch.cov(finest)
     assert finest.mean(dim=1).abs().max() < 1e-2
     assert torch.allclose(covariance.diagonal(), torch.ones(len(covariance)).double(), atol=0.1)
@@ -136,7 +137,7 @@ def test_features_that_do_not_fit_into_memory_are_computed_again(
 def test_the_usual_error_is_that_of_the_held_out_parts(images: list[Path], options: TrainOptions) -> None:
     network, pictures, objective = prepared(images, options)
     objective.finish(network, pictures, [0, 1, 2])
-    errors = network.level_errors(network.reproduce(objective.cache.of([0, 1, 2]))[1])
+    errors = network.errors(network.reproduce(objective.cache.of([0, 1, 2])))
     assert torch.allclose(network.centre, torch.stack([e.mean() for e in errors]), atol=1e-5)
     assert torch.allclose(network.spread, torch.stack([e.std() for e in errors]), atol=1e-4)
 

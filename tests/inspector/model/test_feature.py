@@ -9,7 +9,9 @@ from inspector.model.feature import FeatureAutoencoder, Linear, cosine_error
 from inspector.model.network import build
 from inspector.model.records import FEATURE_PRESETS, Architecture, Scoring
 
-TINY = Architecture(method="feature", backbone="test_efficientnet", size=64, dim=16, depth=1, slots=10)
+TINY = Architecture(
+    method="feature", backbone="test_efficientnet", size=64, dim=16, depth=1, slots=10, bank=6
+)
 
 
 def network(**changes: object) -> FeatureAutoencoder:
@@ -38,8 +40,9 @@ def test_every_backbone_gives_a_map(name: str, memory: bool, attention: bool) ->
 def test_level_errors_are_the_cosine_of_the_whitened_features() -> None:
     net = network()
     features = net.backbone(torch.randn(2, 3, 64, 64))
-    levels, r = net.reproduce(features)
-    for error, x, y in zip(net.level_errors(r), *levels, strict=True):
+    levels = net.reproduce(features)
+    errors = net.errors(levels)[:3]  # the distances from the banks come after them
+    for error, x, y in zip(errors, net.whitened(features), levels.output, strict=True):
         a, b = x.double().numpy(), y.detach().double().numpy()
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         assert error.detach().numpy() == pytest.approx(1 - (a * b).sum(axis=1) / norms, abs=1e-5)
@@ -85,6 +88,8 @@ def test_sizes_and_names_that_do_not_fit_are_refused() -> None:
         Architecture(method="feature")
     with pytest.raises(ModelError, match="take a multiple of 32"):
         network(size=72)
+    with pytest.raises(ModelError, match=r"architecture\.bank is -1"):
+        replace(TINY, bank=-1)
     with pytest.raises(ModelError, match=r"architecture\.size is 0"):
         replace(TINY, size=0)
     assert FEATURE_PRESETS["small"].method == "feature"

@@ -1,0 +1,34 @@
+"""A memory that is not learned but chosen: features of normal parts, to measure distances from.
+
+After PatchCore (Roth et al., CVPR 2022), a bank for each level by itself: on which scale a defect shows
+differs from part to part, and the level that shows it must not drown in the others.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MemoryBank(nn.Module):
+    """N features of normal parts, measured against on a grid of side × side places."""
+
+    slots: Tensor  # (N, C)
+
+    def __init__(self, slots: int, channels: int, side: int):
+        super().__init__()
+        self.side = side
+        self.register_buffer("slots", torch.zeros(slots, channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Distance of every place to its nearest slot: (B, C, H, W) -> (B, side, side)."""
+        x = self.rows(features)
+        centre = self.slots.mean(dim=0)  # nearer to the origin, less is lost to rounding
+        nearest = torch.cdist(x - centre, self.slots - centre).amin(dim=2)
+        return nearest.reshape(-1, self.side, self.side)
+
+    def rows(self, features: Tensor) -> Tensor:
+        """Features as they are compared: (B, C, H, W) -> (B, side², C)."""
+        pooled = F.adaptive_avg_pool2d(features, self.side)
+        return pooled.flatten(2).transpose(1, 2)

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+import torch
+
+from inspector.model.bank import MemoryBank
+
+
+def test_the_distance_is_that_of_the_nearest_slot() -> None:
+    torch.manual_seed(0)
+    bank = MemoryBank(40, 7, 5)
+    bank.slots.normal_(mean=3.0)
+    features = torch.randn(2, 7, 5, 5)
+    slots, rows = bank.slots.double().numpy(), features.double().numpy().transpose(0, 2, 3, 1)
+    expected = np.linalg.norm(rows[:, :, :, None] - slots, axis=-1).min(axis=-1)
+    assert bank(features).numpy() == pytest.approx(expected, rel=1e-4)
+
+
+def test_features_finer_than_the_grid_are_averaged() -> None:
+    bank = MemoryBank(3, 2, 2)
+    bank.slots.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]]))
+    features = torch.zeros(1, 2, 4, 4)
+    features[0, :, :2, :2] = torch.tensor([[0.0, 2.0], [2.0, 0.0]])  # 1 in the mean
+    features[0, :, 2:, 2:] = 3.0
+    assert torch.allclose(bank(features), torch.tensor([[[0.0, 0.0], [0.0, 8**0.5]]]), atol=1e-5)
+
+
+def test_what_is_in_the_bank_has_no_distance_however_far_from_the_origin() -> None:
+    torch.manual_seed(0)
+    bank = MemoryBank(30, 16, 1)
+    bank.slots.normal_().add_(1000.0)
+    assert bank(bank.slots[:, :, None, None]).max() < 0.02

@@ -20,6 +20,7 @@ from training.coreset import coreset
 from training.data import Pictures
 from training.kmeans import kmeans
 from training.losses import Objective, entropy
+from training.variants import Variants
 
 CACHE_BYTES = 4 << 30  # features are kept in memory, as float16, up to this much
 REGULARISATION = 0.01  # of the whitening, in shares of the mean variance
@@ -39,7 +40,8 @@ class FeatureObjective(Objective):
         net = cast(FeatureAutoencoder, network)
         a = self.options.architecture
         net.backbone.load(a.backbone, self.options.backbone_weights, a.size)
-        self.cache = Cache(net, pictures)
+        self.variants = Variants(pictures, self.options.symmetries, self.options.seed)
+        self.cache = Cache(net, self.variants)
         rng = np.random.default_rng((self.options.seed, 5))
         chosen = sorted(rng.permutation(np.asarray(indices))[:PARTS].tolist())
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -48,8 +50,8 @@ class FeatureObjective(Objective):
             tokens = torch.cat([net.tokens(self.cache.of([i])).flatten(2)[0].T for i in chosen])
             few = tokens[torch.randperm(len(tokens), generator=generator)[:TOKENS].to(tokens.device)]
             net.memory.start_from(kmeans(few, len(net.memory.slots), generator))
-        for level, bank in enumerate(net.banks):
-            fill(cast(MemoryBank, bank), [self.cache.of([i])[level] for i in indices], generator)
+        if len(net.banks):
+            fill(net, self.cache, self.variants.of(indices), generator)
 
     @torch.no_grad()
     def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
@@ -82,7 +84,7 @@ class FeatureObjective(Objective):
     ) -> dict[str, Tensor]:
         """Losses of one batch."""
         net, o = cast(FeatureAutoencoder, network), self.options
-        levels = net.reproduce(self.cache.of(indices))
+        levels = net.reproduce(self.cache.of(self.variants.drawn(indices, rng) if net.training else indices))
         pairs = zip(net.whitened(levels.target), levels.output, strict=True)
         errors = [cosine_error(x, y).mean() for x, y in pairs]
         error = torch.stack(errors).mean()
@@ -97,7 +99,7 @@ class FeatureObjective(Objective):
 class Cache:
     """Features of all parts, computed once and kept as float16 if they fit, else computed when asked for."""
 
-    def __init__(self, network: FeatureAutoencoder, pictures: Pictures):
+    def __init__(self, network: FeatureAutoencoder, pictures: Pictures | Variants):
         self.network, self.pictures = network, pictures
         self.device = next(network.parameters()).device
         sizes = zip(network.backbone.channels, network.backbone.sides, strict=True)
@@ -168,12 +170,19 @@ def fit_statistics(network: FeatureAutoencoder, features: Sequence[Features]) ->
 
 
 @torch.no_grad()
-def fill(bank: MemoryBank, features: Sequence[Tensor], generator: torch.Generator) -> None:
-    """Fill the bank from one level's features of all parts, (1, C, H, W) each."""
-    rows = [bank.rows(f)[0] for f in features]
-    each = -(-POOL // len(rows))
-    some = [r[torch.randperm(len(r), generator=generator)[:each].to(r.device)] for r in rows]
-    bank.slots.copy_(coreset(torch.cat(some), len(bank.slots), generator))
+def fill(
+    network: FeatureAutoencoder, cache: Cache, indices: Sequence[int], generator: torch.Generator
+) -> None:
+    """Fill the banks from the features of these parts."""
+    banks = [cast(MemoryBank, bank) for bank in network.banks]
+    pools: list[list[Tensor]] = [[] for _ in banks]
+    each = -(-POOL // len(indices))
+    for i in indices:
+        for pool, bank, features in zip(pools, banks, cache.of([i]), strict=True):
+            rows = bank.rows(features)[0]
+            pool.append(rows[torch.randperm(len(rows), generator=generator)[:each].to(rows.device)])
+    for bank, pool in zip(banks, pools, strict=True):
+        bank.slots.copy_(coreset(torch.cat(pool), len(bank.slots), generator))
 
 
 def moments(rows: Iterator[Tensor]) -> tuple[Tensor, Tensor]:

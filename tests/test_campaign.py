@@ -150,7 +150,9 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
         ),
         pytest.param(Story().add("ended", status=1), {"died": 1}, id="the daemon ends by itself"),
         pytest.param(
-            Story().add("fault").add("over").add("not_recovered"), {"not recovered": 1}, id="no recovery"
+            Story().add("fault").add("over", seen=0).add("not_recovered"),
+            {"not recovered": 1},
+            id="no recovery",
         ),
     ],
 )
@@ -218,7 +220,14 @@ def test_a_free_running_camera_loses_no_verdict_and_no_sequence():
 
 
 def test_the_time_to_recover_runs_from_the_end_of_the_cause_to_the_next_finished_inspection():
-    story = Story().answered(1, 1).add("fault").add("over", t=500 * MS).answered(2, 2, FAULT).answered(3, 3)
+    story = (
+        Story()
+        .answered(1, 1)
+        .add("fault")
+        .add("over", t=500 * MS, seen=500 * MS)
+        .answered(2, 2, FAULT)
+        .answered(3, 3)
+    )
     assert story.judged().total.table()["recover_s"] == {"n": 1, "p50": 0.04, "max": 0.04}
 
 

@@ -32,6 +32,7 @@ class World:
     clock: Clock | None
     hold_s: dict[str, float]  # how long a cause lasts
     random: random.Random
+    not_before: int = 0  # a verdict before this time (monotonic ns) is no sign of recovery
     lost: int = 0  # faults in a row from which it did not recover
     offsets: list[float] = field(default_factory=lambda: [3600.0, -3600.0, 86_400.0, 0.0, -7.0, 0.0])
 
@@ -72,7 +73,13 @@ def kill_camera(world: World) -> int | None:
     if child is None:
         return None
     child.kill()
-    return time.monotonic_ns()
+    killed, give_up = time.monotonic_ns(), time.monotonic() + 30
+    while (new := world.daemon.camera_process()) is None or new.pid == child.pid:
+        if time.monotonic() > give_up:
+            break
+        time.sleep(0.005)
+    world.not_before = time.monotonic_ns()  # a frame that was on its way is no sign of the new process
+    return killed
 
 
 def stop_plc(world: World) -> int:

@@ -193,7 +193,7 @@ class _Ledger:
         self._honest = True
         self._held = 0  # the verdict in the registers
         self._taken_up = True  # whether a whole block has come since daemon and server are there
-        self._waits: tuple[str, int] | None = None  # for recovery: fault, end of its cause
+        self._waits: tuple[str, int, int] | None = None  # fault, end of its cause, what counts as recovery
         for event in events:
             handle = getattr(self, "_on_" + event["is"], None)
             if handle is not None:
@@ -222,7 +222,7 @@ class _Ledger:
         self._waits = None
 
     def _on_over(self, event: Event) -> None:
-        self._waits = (self._phase, event["t"])
+        self._waits = (self._phase, event["t"], event["seen"])
 
     def _on_not_recovered(self, event: Event) -> None:
         self._accuse("not recovered", event["t"], f"no verdict within {RECOVERED_S:g} s")
@@ -314,8 +314,8 @@ class _Ledger:
         return any(row.inspected(self.normal) for row in self._rows.get((sequence, part, PASS), ()))
 
     def _recovered(self, received: int) -> None:
-        if self._waits is not None and received > self._waits[1]:
-            phase, since = self._waits
+        if self._waits is not None and received > self._waits[2]:
+            phase, since, _ = self._waits
             self._figures[phase].recovery_s.append((received - since) / 1e9)
             self._waits = None
 
@@ -361,6 +361,6 @@ class _FreeLedger(_Ledger):
             self._recovered(event["received"])
 
     def close(self) -> Verdict:
-        for sequence, part, verdict in set(self._rows) - self._answered:
+        for sequence, _, verdict in set(self._rows) - self._answered:
             self._accuse("unanswered", 0, f"verdict {verdict} for sequence {sequence} is in the log alone")
         return super().close()

@@ -211,12 +211,13 @@ def _once(world: World, marks: History, act: Fault, *, last: bool) -> None:
     over = act(world)
     if over is None:
         return
-    marks.note("over", t=over)
+    seen = max(over, world.not_before)
+    marks.note("over", t=over, seen=seen)
     if act is faults.kill_daemon and not last and world.random.random() < AT_ONCE:
         world.pause(0.0, 1.0)
         return
     give_up = time.monotonic() + RECOVERED_S
-    while world.recorder.last_good() <= over:
+    while world.recorder.last_good() <= seen:
         if time.monotonic() > give_up:
             marks.note("not_recovered")
             world.lost += 1

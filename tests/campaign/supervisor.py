@@ -1,8 +1,9 @@
 """What systemd is to a station, made cheap: the daemon is forked from a process that has its imports.
 
-Reads one command a line from standard input, `prepare KIND FOLDER PORT FLOOR`, `start STATION_TOML`, `stop`, and
-says on standard output, one JSON object a line, what became of it and when a daemon starts and ends. A daemon
-that ends unasked is started again at once, as Restart=always does; from the fork on it is `inspector run`.
+Reads one command a line from standard input, `prepare KIND FOLDER PORT FLOOR`, `start STATION_TOML`, `stop`,
+and says on standard output, one JSON object a line, what became of it and when a daemon starts and ends. A
+daemon that ends unasked is started again at once, as Restart=always does; from the fork on it is
+`inspector run`.
 """
 
 from __future__ import annotations

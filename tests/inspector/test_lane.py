@@ -2,7 +2,7 @@
 
 import threading
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.lane import MISSED_AT_MOST, Lane
@@ -100,6 +100,7 @@ def test_the_deadline_takes_the_right_to_answer_from_the_score():
     assert not one.claim(request)
 
 
+@settings(max_examples=1000, deadline=None)
 @given(
     start=st.integers(0, 0xFFFF),
     steps=st.lists(st.tuples(st.integers(0, MISSED_AT_MOST), st.booleans()), max_size=60),

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspector.verdict import Decision, Reason, Verdict, combine, judge
@@ -11,6 +11,7 @@ from inspector.verdict import Decision, Reason, Verdict, combine, judge
 anything = st.floats(allow_nan=True, allow_infinity=True)
 
 
+@settings(max_examples=1000)
 @given(anything, st.none() | anything)
 def test_passes_only_a_finite_score_not_above_a_finite_threshold(score, threshold):
     decision = judge(score, threshold)

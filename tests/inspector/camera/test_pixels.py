@@ -54,7 +54,7 @@ def mono_images(draw):
 
 
 @given(mono_images())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_mono_values_survive_in_the_top_bits(case):
     name, values = case
     height, width = values.shape
@@ -65,7 +65,7 @@ def test_mono_values_survive_in_the_top_bits(case):
 
 
 @given(mono_images(), st.integers(1, 7), st.integers(0, 255))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_line_padding_leaves_no_trace(case, padding, filler):
     name, values = case
     height, width = values.shape
@@ -73,6 +73,26 @@ def test_line_padding_leaves_no_trace(case, padding, filler):
     padded = decode(b"".join(lines), name, width, height, x_padding=padding)
     depth = DEPTHS[name]
     assert np.array_equal(padded >> (padded.itemsize * 8 - depth), values)
+
+
+@given(
+    st.data(), st.sampled_from(sorted(SUPPORTED)), st.integers(3, 20), st.integers(3, 20), st.integers(0, 5)
+)
+@settings(max_examples=1000, deadline=None)
+def test_any_buffer_of_the_right_size_is_an_image_and_any_other_is_refused(
+    data, name, width, height, padding
+):
+    size = size_in_bytes(name, width, height, padding)
+    raw = data.draw(st.binary(min_size=size, max_size=size))
+    image = decode(raw, name, width, height, padding)
+    assert image.shape == ((height, width) if name.startswith("Mono") else (height, width, 3))
+    assert image.nbytes == decoded_bytes(name, width, height)
+    assert np.array_equal(image, decode(bytearray(raw), name, width, height, padding)), (
+        "a copy, not the buffer"
+    )
+    other = data.draw(st.integers(0, 2 * size).filter(lambda found: found != size))
+    with pytest.raises(PixelFormatError, match=f"take {size} bytes, the camera delivered {other}"):
+        decode(bytes(other), name, width, height, padding)
 
 
 @pytest.mark.parametrize("name", sorted(DEPTHS))

@@ -520,7 +520,7 @@ def places(table, at=()):
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_change_of_a_valid_file_loads_or_is_a_settings_error(data, file):
     table = tomllib.loads(EXAMPLE.read_text())
     for _ in range(data.draw(st.integers(1, 3))):
@@ -548,7 +548,7 @@ def test_any_change_of_a_valid_file_loads_or_is_a_settings_error(data, file):
 
 
 @given(cut=st.integers(0, 4000), junk=st.binary(max_size=6))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_in_a_valid_file_load_or_are_a_settings_error(file, cut, junk):
     text = EXAMPLE.read_bytes()
     file.write_bytes(text[:cut] + junk + text[cut + len(junk) :])

@@ -180,6 +180,19 @@ def status(
     show_(now)
 
 
+@app.command("install-service")
+def install_service(
+    config: Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the unit and commands; do nothing.")] = False,
+) -> None:
+    """Put the systemd unit in place, with the paths of this installation and station file."""
+    from inspector.service import install
+    from inspector.settings import config_path
+
+    for line in install(_settings(config), config_path(config), dry_run=dry_run):
+        typer.echo(line)
+
+
 @app.command("plc-sim")
 def plc_sim(
     config: Config = None,

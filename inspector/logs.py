@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 import structlog
 
@@ -30,9 +32,27 @@ def configure(settings: Logging) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lossy(sys.stderr)),  # type: ignore[arg-type]  # write, flush
         cache_logger_on_first_use=True,
     )
+
+
+class _Lossy:
+    """A stream whose lines are lost where its disk is full or its reader gone: that stops no part."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """All of it, or as much as there is room for."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """What could be kept is written."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _unattended() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.forked import ForkedStation, Nursery
 from tests.libmodbus import LibmodbusRecorder, Missing
 from tests.recorder import Recorder
 from tests.station import Station, write_bundle, write_pictures
@@ -27,6 +28,26 @@ def plc(request):
 def station(tmp_path, plc):
     """A folder with pictures and a calibrated bundle; station.toml is the test's to write."""
     one = Station(tmp_path, plc.port)
+    write_pictures(tmp_path / "pictures", 8)
+    write_bundle(tmp_path / "data" / "models" / "part")
+    yield one
+    if one.daemon is not None and one.daemon.poll() is None:
+        one.kill()
+
+
+@pytest.fixture(scope="session")
+def nursery():
+    """What forks daemons; its imports are paid for once."""
+    one = Nursery()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def quick_station(tmp_path, plc, nursery):
+    """The same as station, with a daemon that starts at once."""
+    one = ForkedStation(tmp_path, plc.port)
+    one.nursery = nursery
     write_pictures(tmp_path / "pictures", 8)
     write_bundle(tmp_path / "data" / "models" / "part")
     yield one

@@ -7,6 +7,7 @@ import time
 from itertools import pairwise
 
 import psutil
+import pytest
 
 from inspector.plc.registers import Status
 from tests.conftest import both
@@ -14,6 +15,11 @@ from tests.station import REJECTING, camera, until, write_bundle
 
 PASS, REJECT, FAULT = 1, 2, 3
 READY = Status.READY
+
+
+@pytest.fixture
+def station(quick_station):
+    return quick_station
 
 
 def ready(plc, base=100):

@@ -18,6 +18,11 @@ PASS, REJECT, FAULT = 1, 2, 3
 pytestmark = both
 
 
+@pytest.fixture
+def station(quick_station):
+    return quick_station
+
+
 def start(station, plc, module="inspector", *, settings="", **keys):
     station.write(camera(**keys), plc=settings)
     station.start(module)

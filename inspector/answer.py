@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from inspector.audit.log import AuditLog
 from inspector.audit.records import Inspection
+from inspector.beats import Beats
 from inspector.camera import Frame
 from inspector.channel import Channel, Scored
 from inspector.errors import DamagedLogError, LogError, PlcError
@@ -24,7 +25,7 @@ from inspector.evidence import EvidenceWriter, Exhibit
 from inspector.health import Health
 from inspector.lane import Request
 from inspector.plc.link import Link
-from inspector.plc.registers import InspectorBlock, coils
+from inspector.plc.registers import InspectorBlock, coils, next_heartbeat
 from inspector.settings import Log
 from inspector.verdict import Decision, Reason, Verdict
 
@@ -73,13 +74,18 @@ class Answers:
         health: Health,
         settings: Log,
         observer: Callable[[Answer], None],
+        beats: Beats,
+        alive: Callable[[], bool],
     ) -> None:
+        """Alive says whether the decision loop lives: a block that goes out then is a heartbeat too."""
         self._log = log
         self._link = link
         self._evidence = evidence
         self._health = health
         self._settings = settings
         self._observer = observer
+        self._beats = beats
+        self._alive = alive
         self._failed_because = ""  # the last problem of the log
         self._owed: deque[Inspection] = deque(maxlen=OWED_AT_MOST)  # on the wire, not in the log yet
         self._undelivered: defaultdict[str, deque[Undelivered]] = defaultdict(
@@ -260,8 +266,13 @@ class Answers:
         if self._link is None:
             return
         status = channel.status(log_ok=self._health.storage_ok, running=self._health.running)
+        beating = self._alive()
+        if beating:
+            channel.heartbeat = next_heartbeat(channel.heartbeat)
         block = replace(block, heartbeat=channel.heartbeat, status=status)
         self._link.write_inspector(channel.settings.inspector_base, block)
+        if beating:
+            self._beats.beaten(channel.name, time.monotonic())
         outputs = channel.settings.coils
         if outputs is not None:
             passed, rejected = coils(block.verdict)

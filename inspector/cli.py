@@ -183,7 +183,9 @@ def status(
 @app.command("install-service")
 def install_service(
     config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the unit and commands; do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the unit and commands; do nothing.")
+    ] = False,
 ) -> None:
     """Put the systemd unit in place, with the paths of this installation and station file."""
     from inspector.service import install

@@ -19,6 +19,7 @@ import structlog
 from inspector.answer import Answer, Answers
 from inspector.audit.frames import FrameStore
 from inspector.audit.log import AuditLog
+from inspector.beats import Beats
 from inspector.camera import Exhausted, Frame, Lost
 from inspector.camera.events import Down, Event, FrameReady, Opened
 from inspector.camera.process import CameraProcess
@@ -68,7 +69,10 @@ class Daemon:
         )
         self._tally = Tally([camera.name for camera in settings.camera], self._alarm)
         self._observer = observer
-        self._answers = Answers(log, self._link, self._evidence, self._health, settings.log, self._observe)
+        beats = Beats(camera.name for camera in settings.camera)
+        self._answers = Answers(
+            log, self._link, self._evidence, self._health, settings.log, self._observe, beats, self._alive
+        )
         self._channels = [
             Channel(
                 settings=camera,
@@ -81,7 +85,14 @@ class Daemon:
             for camera in settings.camera
         ]
         self._line = LineLoop(
-            self._link, settings.plc, self._channels, self._answers, self._health, self._journal, self._alive
+            self._link,
+            settings.plc,
+            self._channels,
+            self._answers,
+            self._health,
+            self._journal,
+            self._alive,
+            beats,
         )
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.setblocking(False)

@@ -27,7 +27,7 @@ from inspector.verdict import Decision, Reason
 
 logger = structlog.get_logger()
 
-URGENT_S = 0.5  # a heartbeat as old as this goes before any other request, so that a slow PLC sees it in 1 s
+URGENT_S = 0.4  # a heartbeat as old as this goes before any other request, so that a slow PLC sees it in 1 s
 
 
 @dataclass(slots=True)
@@ -51,6 +51,7 @@ class LineLoop(threading.Thread):
         health: Health,
         journal: Journal,
         alive: Callable[[], bool],
+        beats: Beats,
     ) -> None:
         super().__init__(name="line", daemon=True)
         self._link = link
@@ -61,7 +62,7 @@ class LineLoop(threading.Thread):
         self._journal = journal
         self._alive = alive
         self._stop_asked = threading.Event()
-        self._beats = Beats(channel.name for channel in channels)
+        self._beats = beats
         self._by_name = {channel.name: channel for channel in channels}
         self._too_slow = False
         self._stalled = False
@@ -171,11 +172,12 @@ class LineLoop(threading.Thread):
         for _ in self._channels:
             name = self._beats.due(time.monotonic(), older_than_s, self._watching)
             if name is None or self._connection.reconnects != self._reconnects:
-                return  # nothing is due, or the other thread has made a new connection: taken up first
+                break  # nothing is due, or the other thread has made a new connection: taken up first
             channel = self._by_name[name]
             channel.heartbeat = next_heartbeat(channel.heartbeat)
             self._write_status(channel, connect=False)
-            self._mind_the_gap(channel, self._beats.beaten(name, time.monotonic()))
+            self._beats.beaten(name, time.monotonic())
+        self._mind_the_gap()
 
     def _mind_the_stall(self) -> bool:
         """Whether the decision loop lives; the heart stops with it."""
@@ -189,18 +191,17 @@ class LineLoop(threading.Thread):
                 self._journal.note("stall", "error", "the decision loop hangs: the heartbeat stops")
         return alive
 
-    def _mind_the_gap(self, channel: Channel, still_s: float) -> None:
-        if still_s > LIMIT_S and not self._too_slow:
-            self._too_slow = True
+    def _mind_the_gap(self) -> None:
+        """An alarm, once, when the heartbeat stood still for so long that the PLC rejects."""
+        still_s = max(self._beats.longest_s(name) for name in self._by_name)
+        too_slow, self._too_slow = self._too_slow, still_s > LIMIT_S
+        if self._too_slow and not too_slow:
             self._journal.note(
                 "heartbeat",
                 "warning",
                 f"our heartbeat stood still for {still_s:.1f} s, {LIMIT_S:g} s is allowed; the PLC takes "
                 f"{self._connection.round_trip_ms or 0:.0f} ms an answer, for {len(self._channels)} cameras",
-                channel.name,
             )
-        elif self._too_slow and all(self._beats.longest_s(name) <= LIMIT_S for name in self._by_name):
-            self._too_slow = False
 
     def _write_status(self, channel: Channel, *, connect: bool = True) -> None:
         status = channel.status(log_ok=self._health.storage_ok, running=self._health.running)

@@ -39,6 +39,22 @@ def test_no_page_speaks_of_a_command_that_does_not_exist(page):
     assert set(named) <= commands()
 
 
+def test_every_line_of_what_happens_when_names_a_test_that_exists():
+    chapter = (ROOT / "README.md").read_text().split("## What happens when")[1].split("\n## ")[0]
+    lines = [line for line in chapter.splitlines() if line.startswith("| ")][1:]
+    known = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^ *def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(lines) > 20
+    for line in lines:
+        named = re.findall(r"`(test_\w+)`", line)
+        assert named, f"no test is named: {line}"
+        assert set(named) <= known, line
+        assert line.count("|") == 6, f"five columns: {line}"
+
+
 def test_messages_speak_of_no_command_that_does_not_exist():
     for file in [*(ROOT / "inspector").rglob("*.py"), *(ROOT / "training").rglob("*.py")]:
         named = re.findall(r"`inspector ([a-z][a-z-]*)", file.read_text())

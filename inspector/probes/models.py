@@ -21,12 +21,14 @@ def _model(settings: Settings, recipe: str) -> Iterator[Finding]:
     subject = f"model {recipe}"
     bundle = active_bundle(settings, recipe)
     engine = open_engine(bundle, settings.engine)
+    engine.self_test()
     runs = f"bundle {bundle.id[:12]} ({bundle.architecture.method}) on {engine.device}, {engine.precision}"
     threshold, against = bundle.threshold, calibrated_for(bundle, engine)
     if threshold is None or against is not None:
         yield Finding(FAIL, subject, against or "not calibrated", "until then every part is FAULT")
         return
-    message = f"{runs}; calibrated there from {threshold.n} parts, threshold {threshold.value:.6g}"
+    message = f"{runs}; calibrated there from {threshold.n} parts, threshold {threshold.value:.6g}; "
+    message += "self-test passed" if threshold.self_test else "no answer recorded for its self-test"
     if not threshold.proven:
         message += (
             f", proves a false-reject rate of {threshold.proven_rate:.3g}, not {threshold.target_rate:.3g}"

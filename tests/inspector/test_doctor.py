@@ -342,6 +342,11 @@ class TestModels:
         assert finding.status is WARN
         assert "0.14" in finding.message
 
+    def test_a_model_that_answers_its_self_test_wrongly_fails(self, tmp_path: Path) -> None:
+        finding = self._finding(tmp_path, self._threshold(self_test=(1.0,) * 65))
+        assert finding.status is FAIL
+        assert "self-test" in finding.message
+
     def test_an_altered_model_fails(self, tmp_path: Path) -> None:
         self._finding(tmp_path, self._threshold())
         (weights,) = tmp_path.rglob("weights.safetensors")

@@ -35,7 +35,8 @@ from training.trial import Trial, attempt
 
 __all__ = ["TrainOptions", "train"]
 
-WATCHED = 16  # parts, at most, on which the use of the memory is followed from epoch to epoch
+WATCHED = 16  # parts, at most, on which the use of the memory is followed from epoch to epoch …
+COUNTED = 128  # … and on which it is counted at the end
 CHECKPOINT_SECONDS = 20.0  # at most this often at the end of an epoch; always when stopped
 LIBRARIES = ("torch", "timm", "numpy", "opencv-python", "safetensors")
 logger = logging.getLogger(__name__)
@@ -216,7 +217,9 @@ class _Run:
             "device": describe(self.device),
             "seconds": round(self.progress.seconds, 1),
             "curve": self.progress.curve,
-            "memory": memory_statistics(self.network, p, self.trained, self.options.batch),
+            "memory": memory_statistics(
+                self.network, p, self.trained[:: ceil(len(self.trained) / COUNTED)], self.options.batch
+            ),
             "held_out_scores": trial.good if self.held_out else [],
             "findings": self.objective.findings,
             "synthetic": trial.summary() if self.held_out else None,

@@ -144,7 +144,7 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
             id="a heartbeat beside a pass from before the restart",
         ),
         pytest.param(
-            Story().answered(1, 1).add("server", on=False).add("server", on=True).beat(),
+            Story().answered(1, 1).add("server", on=False).add("server", on=True, after_ms=3000).beat(),
             {"stale": 1},
             id="a heartbeat beside a pass from before the outage",
         ),
@@ -176,6 +176,10 @@ def test_each_violation_is_found_and_nothing_beside_it(story, found):
             id="a trigger overtaken before anybody read it",
         ),
         pytest.param(Story().answered(1, 1).write(1, 1, PASS), id="the same verdict once more"),
+        pytest.param(
+            Story().answered(1, 1).add("server", on=False).add("server", on=True).beat(),
+            id="a verdict of this moment, read back on the new connection",
+        ),
         pytest.param(
             Story().add("mode", name="silent").answered(1, 1).row(1, 1, FAULT).write(1, 1, FAULT),
             id="a fault after a pass that was never confirmed",

@@ -13,7 +13,8 @@ A violation is
   the server is honest;
 - *overwritten*: a verdict that the PLC waited for was taken out of the registers before its cycle saw it;
 - *late*: a PASS or REJECT that arrives later after its trigger than deadline, timeout and SLACK_MS together;
-- *stale*: a heartbeat beside a verdict from before, after the daemon or the server has come back;
+- *stale*: a heartbeat beside a verdict from before, after the daemon has come back, or after the server has
+  and the verdict's time (as for *late*) is over; a younger one may be confirmed by reading it back;
 - *not recovered*: no PASS or REJECT within RECOVERED_S of the end of a cause;
 - *died*: a daemon that ends unasked, or not with 0 when it is told to.
 
@@ -192,6 +193,8 @@ class _Ledger:
         self._phase = "start"
         self._honest = True
         self._held = 0  # the verdict in the registers
+        self._held_ns = 0  # when it came
+        self._restarted = False  # the daemon, not only the server
         self._taken_up = True  # whether a whole block has come since daemon and server are there
         self._waits: tuple[str, int, int] | None = None  # fault, end of its cause, what counts as recovery
         for event in events:
@@ -228,7 +231,7 @@ class _Ledger:
         self._accuse("not recovered", event["t"], f"no verdict within {RECOVERED_S:g} s")
 
     def _on_started(self, event: Event) -> None:
-        self._taken_up = False
+        self._taken_up, self._restarted = False, True
 
     def _on_ended(self, event: Event) -> None:
         if event["status"] not in (-9, 0):
@@ -276,10 +279,12 @@ class _Ledger:
     def _on_write(self, event: Event) -> None:
         values = event["values"]
         if len(values) != BLOCK:
-            if self._held and not self._taken_up:
+            old = self._restarted or event["t"] - self._held_ns > self._late_ns
+            if self._held and old and not self._taken_up:
                 self._accuse("stale", event["t"], f"verdict {self._held}")
             return
-        self._held, self._taken_up = values[VERDICT], True
+        self._held, self._held_ns = values[VERDICT], event["t"]
+        self._taken_up, self._restarted = True, False
         if not self._held:
             return
         part = (values[PART] << 16) + values[PART + 1]

@@ -157,7 +157,7 @@ def _how(records: Sequence[Record]) -> list[str]:
         "Mean over the seeds, ± their standard deviation; with one seed, the 95 % interval of the image",
         "AUROC over the test images. Maps and masks are compared at 256 × 256; PRO is integrated to a",
         "false-positive rate of 0.3. False rejects and escapes are at the threshold calibrated on held-out",
-        "normal parts. Nothing was chosen on test images.",
+        "normal parts. No run chooses anything on test images.",
     ]
 
 

@@ -105,6 +105,8 @@ class Answers:
             decision = Decision.fault(Reason.STORAGE)
         with channel.lock:
             started = time.monotonic_ns()
+            if decision.verdict is not Verdict.FAULT and request.asked_ns < channel.forgotten_ns:
+                decision = Decision.fault(Reason.RESTARTED)
             row, decision = self._commit(channel, request, _in_time(request, decision), frame, scored)
             if _in_time(request, decision) != decision:  # the commit itself took too long
                 late = _in_time(request, decision)
@@ -232,7 +234,9 @@ class Answers:
     def flush(self, channel: Channel) -> None:
         """Write what waits to be delivered, oldest first, what is too old by now as FAULT.
 
-        The caller holds the channel's lock. Raises PlcError; what was not written goes on waiting.
+        Only on the connection on which the channel has been taken up: on a newer one it is not known yet
+        what the PLC still holds. The caller holds the channel's lock. Raises PlcError; what was not written
+        goes on waiting.
         """
         queue = self._undelivered[channel.name]
         while queue:
@@ -240,26 +244,45 @@ class Answers:
                 queue.popleft()
                 continue
             if queue[0].expired():
-                queue[0] = self._too_late(channel, queue[0])
+                queue[0] = self._as_fault(channel, queue[0], Reason.LATE)
             queue[0] = replace(queue[0], tried=True)
             self.write(channel, queue[0].block)
             queue.popleft()
+
+    def waiting(self, channel: Channel) -> set[tuple[int, int]]:
+        """Sequence and part id of each verdict that waits to be delivered."""
+        return {(one.block.sequence, one.block.part_id) for one in self._undelivered[channel.name]}
+
+    def forgotten(self, channel: Channel, before_ns: int) -> None:
+        """The PLC has lost its memory: what it asked before goes out as FAULT.
+
+        It may count its new parts as it did the old ones, and a pass that waited would pass another part.
+        The caller holds the channel's lock.
+        """
+        channel.forgotten_ns = before_ns
+        queue = self._undelivered[channel.name]
+        for index, one in enumerate(queue):
+            if one.block.verdict != Verdict.FAULT:
+                queue[index] = self._as_fault(channel, one, Reason.RESTARTED)
 
     def _arrived(self, channel: Channel, waiting: Undelivered) -> bool:
         """Whether the registers hold it; where coils follow them it is written again in any case."""
         if self._link is None or channel.settings.coils is not None:
             return False
-        ours = self._link.read_inspector(channel.settings.inspector_base)
-        if (ours.sequence, ours.verdict) != (waiting.block.sequence, waiting.block.verdict):
+        ours = self._link.read_inspector(channel.settings.inspector_base, on=channel.taken_up)
+        block = waiting.block
+        if (ours.sequence, ours.part_id, ours.verdict) != (block.sequence, block.part_id, block.verdict):
             return False
-        self._confirm(channel, waiting.block)
+        self._confirm(channel, block)
+        if waiting.expired():
+            channel.confirmed_on = None  # it has been there for long: to be taken out like any from before
         return True
 
-    def _too_late(self, channel: Channel, waiting: Undelivered) -> Undelivered:
+    def _as_fault(self, channel: Channel, waiting: Undelivered, reason: Reason) -> Undelivered:
         """The FAULT that goes out in its place, with a row of its own."""
-        late = Decision.fault(Reason.LATE)
-        self._commit(channel, waiting.request, late, None, None)
-        return replace(waiting, block=replace(waiting.block, verdict=int(late.verdict), score=None))
+        fault = Decision.fault(reason)
+        self._commit(channel, waiting.request, fault, None, None)
+        return replace(waiting, block=replace(waiting.block, verdict=int(fault.verdict), score=None))
 
     def write(self, channel: Channel, block: InspectorBlock) -> None:
         """Write a block to the channel's registers, then the coils that follow it. Raises PlcError."""
@@ -270,18 +293,18 @@ class Answers:
         if beating:
             channel.heartbeat = next_heartbeat(channel.heartbeat)
         block = replace(block, heartbeat=channel.heartbeat, status=status)
-        self._link.write_inspector(channel.settings.inspector_base, block)
+        self._link.write_inspector(channel.settings.inspector_base, block, on=channel.taken_up)
         if beating:
             self._beats.beaten(channel.name, time.monotonic())
         outputs = channel.settings.coils
         if outputs is not None:
             passed, rejected = coils(block.verdict)
-            self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected})
+            self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected}, on=channel.taken_up)
         self._confirm(channel, block)
 
     def _confirm(self, channel: Channel, block: InspectorBlock) -> None:
         channel.confirmed = (block.sequence, block.part_id)
-        channel.confirmed_on = self._link.reconnects if self._link else None
+        channel.confirmed_on = channel.taken_up
 
     def _keep(self, channel: Channel, answer: Answer, frame: Frame | None, scored: Scored | None) -> None:
         if answer.inspection is None or frame is None:

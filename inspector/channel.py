@@ -81,6 +81,8 @@ class Channel:
     heartbeat: int = 0
     confirmed: tuple[int, int] | None = None  # sequence and part id that the PLC is known to hold …
     confirmed_on: int | None = None  # … since this connection, counted by Link.reconnects
+    taken_up: int = -1  # the connection on which verdicts may go out, counted in the same way; -1: none yet
+    forgotten_ns: int = 0  # what was asked before this (monotonic) the PLC has forgotten
     lock: threading.Lock = field(default_factory=threading.Lock)  # one answer at a time
     camera_ok: bool = False
     camera_problem: str = "the camera process has not opened it"

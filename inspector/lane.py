@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from inspector.plc.registers import PlcBlock, next_sequence
@@ -54,15 +55,17 @@ class Lane:
             if self._sequence == 0 or ahead < 0x8000:
                 self._sequence = sequence
 
-    def watch_from(self, block: PlcBlock, answered: int, now_ns: int) -> Request | None:
+    def watch_from(
+        self, block: PlcBlock, answered: int, now_ns: int, waiting: Collection[tuple[int, int]] = ()
+    ) -> Request | None:
         """Take up the PLC's trigger sequence at start.
 
-        A trigger that differs from the last answered one was in flight while the inspector was down:
-        it is returned to be answered FAULT.
+        A trigger that differs from the last answered one was in flight while the inspector or the PLC was
+        down: it is returned to be answered FAULT, unless its answer (sequence, part id) waits to go out.
         """
         with self._lock:
             self._trigger_seen = block.sequence
-            if block.sequence == answered:
+            if block.sequence == answered or (block.sequence, block.part_id) in waiting:
                 return None
             return self._request(block.sequence, block.part_id, now_ns)
 

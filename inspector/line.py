@@ -21,7 +21,7 @@ from inspector.health import Health
 from inspector.journal import Journal
 from inspector.lane import Request
 from inspector.plc.link import Link
-from inspector.plc.registers import NO_VERDICT, PlcBlock, next_heartbeat
+from inspector.plc.registers import NO_VERDICT, InspectorBlock, PlcBlock, next_heartbeat
 from inspector.settings import Plc
 from inspector.verdict import Decision, Reason
 
@@ -74,6 +74,7 @@ class LineLoop(threading.Thread):
 
     def take_up(self) -> None:
         """Read where the PLC and we left off; answer what was in flight. Raises PlcError."""
+        self._after_reconnect()
         for channel in self._channels:
             if channel.name not in self._watching:
                 self._take_up(channel)
@@ -125,7 +126,7 @@ class LineLoop(threading.Thread):
                 self._beat(URGENT_S)
                 if channel.name not in self._watching:
                     self._take_up(channel)
-                if self._answers.waits(channel):
+                if self._answers.waits(channel) and self._stands():
                     with channel.lock:
                         self._answers.flush(channel)
                 if channel.settings.trigger == "plc":
@@ -133,7 +134,7 @@ class LineLoop(threading.Thread):
                     if self._renewed():
                         return  # what the PLC asks is looked at when the channel is taken up
                     self._watch(channel, block, asked_ns)
-                elif self._reading_is_due(channel):
+                elif self._reading_is_due(channel) or not self._connection.connected:
                     self._read(channel)
                 self._expire()
             self._beat(self._settings.heartbeat_ms / 1000)
@@ -145,6 +146,10 @@ class LineLoop(threading.Thread):
         if not self._connected and self._connection.connected:
             self._connected = True
             self._journal.note("plc", "info", f"connected to the PLC at {self._connection.address}")
+
+    def _stands(self) -> bool:
+        """Whether the connection stands on which the channels were taken up; else reading makes a new one."""
+        return self._connection.connected and not self._renewed()
 
     def _renewed(self) -> bool:
         """Whether a connection stands on which nothing has been taken up."""
@@ -167,7 +172,7 @@ class LineLoop(threading.Thread):
 
         Not before the channel is taken up: an old verdict must not stand beside a heart that beats again.
         """
-        if not self._mind_the_stall() or self._renewed() or not self._connection.connected:
+        if not self._mind_the_stall() or not self._stands():
             return
         for _ in self._channels:
             name = self._beats.due(time.monotonic(), older_than_s, self._watching)
@@ -175,7 +180,7 @@ class LineLoop(threading.Thread):
                 break  # nothing is due, or the other thread has made a new connection: taken up first
             channel = self._by_name[name]
             channel.heartbeat = next_heartbeat(channel.heartbeat)
-            self._write_status(channel, connect=False)
+            self._write_status(channel, on=self._reconnects)
             self._beats.beaten(name, time.monotonic())
         self._mind_the_gap()
 
@@ -203,11 +208,9 @@ class LineLoop(threading.Thread):
                 f"{self._connection.round_trip_ms or 0:.0f} ms an answer, for {len(self._channels)} cameras",
             )
 
-    def _write_status(self, channel: Channel, *, connect: bool = True) -> None:
+    def _write_status(self, channel: Channel, *, on: int | None = None) -> None:
         status = channel.status(log_ok=self._health.storage_ok, running=self._health.running)
-        self._connection.write_heartbeat(
-            channel.settings.inspector_base, channel.heartbeat, status, connect=connect
-        )
+        self._connection.write_heartbeat(channel.settings.inspector_base, channel.heartbeat, status, on=on)
 
     def _read(self, channel: Channel) -> tuple[PlcBlock, int]:
         """The PLC's block, and the time (monotonic, ns) since which a trigger in it can be waiting."""
@@ -239,31 +242,54 @@ class LineLoop(threading.Thread):
     def _take_up(self, channel: Channel) -> None:
         """At start and after each new connection: go on where the registers stand.
 
-        A verdict from before is taken out of them: it was written before the heartbeat stood still, and
-        beside a beating one it could pass the next part.
+        What the PLC holds and asks is read before anything is written, for a verdict that goes out would
+        hide that the PLC has lost its memory. A verdict from before is taken out of the registers: it was
+        written before the heartbeat stood still, and beside a beating one it could pass the next part.
         """
+        began_ns = time.monotonic_ns()
         with channel.lock:
-            self._answers.flush(channel)
-            if channel.confirmed_on == self._connection.reconnects:
-                self._watching.add(channel.name)  # a verdict has gone out on this connection already
-                return
             ours = self._connection.read_inspector(channel.settings.inspector_base)
-            held = (ours.sequence, ours.part_id)
+            anew = channel.settings.trigger == "plc" and self._is_anew(channel, ours)
+            asked = self._read(channel)[0] if anew else None
+            if self._renewed():
+                return  # a connection has ended over it; both are read once more
             if channel.confirmed is None:
                 channel.heartbeat = ours.heartbeat
-                channel.lane.resume(ours.sequence)
-            # the daemon has started, or the PLC: it does not hold what it was last given
-            anew = held not in (channel.confirmed, (channel.block.sequence, channel.block.part_id))
-            wiped = replace(channel.block, verdict=NO_VERDICT, sequence=held[0], part_id=held[1])
-            channel.block = wiped
-            anew = anew or channel.confirmed is None
-            self._answers.write(channel, wiped)
-        if channel.settings.trigger == "plc" and anew:
-            block, _ = self._read(channel)
-            in_flight = channel.lane.watch_from(block, ours.sequence, time.monotonic_ns())
-            if in_flight is not None:
-                self._answers.give(channel, in_flight, Decision.fault(Reason.RESTARTED))
+            channel.taken_up = self._reconnects
+            in_flight = self._begin_anew(channel, asked, ours.sequence, began_ns) if asked else []
+        for request in in_flight:
+            self._answers.give(channel, request, Decision.fault(Reason.RESTARTED))
+        with channel.lock:
+            self._answers.flush(channel)
+            if channel.confirmed_on != channel.taken_up:
+                self._wipe(channel, ours)
         self._watching.add(channel.name)
+
+    def _is_anew(self, channel: Channel, ours: InspectorBlock) -> bool:
+        """Whether the daemon has started, or the PLC: it does not hold what it was last given."""
+        known = {channel.confirmed, (channel.block.sequence, channel.block.part_id)}
+        known |= self._answers.waiting(channel)
+        return channel.confirmed is None or ours.blank or (ours.sequence, ours.part_id) not in known
+
+    def _begin_anew(self, channel: Channel, asked: PlcBlock, answered: int, began_ns: int) -> list[Request]:
+        """To be answered FAULT: what was in work when the PLC forgot that it had asked, then what it asks.
+
+        Where both have the same sequence and part id one FAULT answers both.
+        """
+        self._answers.forgotten(channel, began_ns)
+        open_ones = channel.lane.claim_all()
+        waiting = self._answers.waiting(channel) | {(one.sequence, one.part_id) for one in open_ones}
+        newest = channel.lane.watch_from(asked, answered, time.monotonic_ns(), waiting)
+        return open_ones if newest is None else [*open_ones, newest]
+
+    def _wipe(self, channel: Channel, ours: InspectorBlock) -> None:
+        """Take the verdict out of the registers, and leave the sequence that it was for."""
+        if channel.confirmed is None:
+            channel.lane.resume(ours.sequence)
+        channel.block = replace(
+            channel.block, verdict=NO_VERDICT, sequence=ours.sequence, part_id=ours.part_id
+        )
+        self._answers.write(channel, channel.block)
 
     def _watch(self, channel: Channel, block: PlcBlock, asked_ns: int) -> None:
         triggered = channel.lane.trigger(block, asked_ns)

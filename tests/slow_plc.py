@@ -49,16 +49,19 @@ class SlowPlc:
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
         while True:
-            request = _message(client)
-            server.sendall(request)
-            reply = _message(server)
-            time.sleep(self._delay_s)
-            client.sendall(reply)
-            function, address, count = struct.unpack(">BHH", request[7:12])
-            self.requests.append(Request(time.monotonic(), function, address, count))
+            self._answer(client, server)
+
+    def _answer(self, client: socket.socket, server: socket.socket) -> None:
+        request = message(client)
+        server.sendall(request)
+        reply = message(server)
+        time.sleep(self._delay_s)
+        client.sendall(reply)
+        function, address, count = struct.unpack(">BHH", request[7:12])
+        self.requests.append(Request(time.monotonic(), function, address, count))
 
 
-def _message(connection: socket.socket) -> bytes:
+def message(connection: socket.socket) -> bytes:
     """One Modbus TCP message: header with the length, then the rest."""
     head = _exactly(connection, 6)
     return head + _exactly(connection, struct.unpack(">H", head[4:])[0])

@@ -66,6 +66,9 @@ class Link:
     Connects by itself at the first call. Every call returns within `timeout_s` (host names excepted: looking
     one up can take seconds, an address takes none) plus the call that another thread has in hand.
     All methods raise PlcError; after one, call again whenever there is something to say.
+
+    on: only on the connection with this number (`reconnects`), never on a newer one; there the PLC may hold
+    something else by now. None: on any, which is made if need be.
     """
 
     def __init__(
@@ -114,59 +117,58 @@ class Link:
         """The PLC's block: one FC3 of 6 registers."""
         return PlcBlock.decode(self._read(base, PLC_REGISTERS), self.order)
 
-    def read_inspector(self, base: int) -> InspectorBlock:
+    def read_inspector(self, base: int, *, on: int | None = None) -> InspectorBlock:
         """Our own block as the PLC holds it: one FC3 of 13 registers."""
-        return InspectorBlock.decode(self._read(base, INSPECTOR_REGISTERS), self.order)
+        return InspectorBlock.decode(self._read(base, INSPECTOR_REGISTERS, on=on), self.order)
 
-    def write_inspector(self, base: int, block: InspectorBlock) -> None:
+    def write_inspector(self, base: int, block: InspectorBlock, *, on: int | None = None) -> None:
         """Our whole block, exactly one FC16 of 13 registers."""
-        self._write(base, block.encode(self.order))
+        self._write(base, block.encode(self.order), on=on)
 
-    def write_heartbeat(self, base: int, heartbeat: int, status: Status, *, connect: bool = True) -> None:
-        """The first two registers of our block alone, one FC16: the verdict stays as it is.
-
-        connect=False: only on a connection that stands, for on a new one that verdict is an old one.
-        """
+    def write_heartbeat(self, base: int, heartbeat: int, status: Status, *, on: int | None = None) -> None:
+        """The first two registers of our block alone, one FC16: the verdict stays as it is."""
         registers = InspectorBlock(heartbeat=heartbeat, status=status).encode(self.order)[:2]
-        self._write(base, registers, connect=connect)
+        self._write(base, registers, on=on)
 
-    def write_coils(self, states: Mapping[int, bool]) -> None:
+    def write_coils(self, states: Mapping[int, bool], *, on: int | None = None) -> None:
         """Coils by address: one FC15 where they are neighbours, else one each, those that go off first.
 
         Write the registers before: coils follow them, never lead.
         """
         low, high = min(states), max(states)
         if high - low == len(states) - 1:
-            self._write_coils(low, [states[address] for address in range(low, high + 1)])
+            self._write_coils(low, [states[address] for address in range(low, high + 1)], on=on)
             return
         for address in sorted(states, key=lambda address: states[address]):
-            self._write_coils(address, [states[address]])
+            self._write_coils(address, [states[address]], on=on)
 
     def close(self) -> None:
         """End the connection; a later call makes a new one."""
         with self._lock:
             self._drop(reset=False)
 
-    def _read(self, base: int, count: int) -> Sequence[int]:
+    def _read(self, base: int, count: int, *, on: int | None = None) -> Sequence[int]:
         return self._request(
             f"reading registers {_span(base, count)}",
             lambda client: client.read_holding_registers(base, count=count, device_id=self.device_id),
             lambda reply: (reply.function_code, len(reply.registers)) == (3, count),
+            on=on,
         ).registers
 
-    def _write(self, base: int, registers: list[int], *, connect: bool = True) -> None:
+    def _write(self, base: int, registers: list[int], *, on: int | None) -> None:
         self._request(
             f"writing registers {_span(base, len(registers))}",
             lambda client: client.write_registers(base, registers, device_id=self.device_id),
             lambda reply: (reply.function_code, reply.address, reply.count) == (16, base, len(registers)),
-            connect=connect,
+            on=on,
         )
 
-    def _write_coils(self, base: int, values: list[bool]) -> None:
+    def _write_coils(self, base: int, values: list[bool], *, on: int | None) -> None:
         self._request(
             f"writing coils {_span(base, len(values))}",
             lambda client: client.write_coils(base, values, device_id=self.device_id),
             lambda reply: (reply.function_code, reply.address, reply.count) == (15, base, len(values)),
+            on=on,
         )
 
     def _request(
@@ -175,11 +177,11 @@ class Link:
         call: Callable[[_Client], ModbusPDU],
         fits: Callable[[ModbusPDU], bool],
         *,
-        connect: bool = True,
+        on: int | None,
     ) -> ModbusPDU:
         with self._lock:
             started = time.monotonic()
-            client = self._connect(what, started, anew=connect)
+            client = self._connect(what, started, on)
             client.expect_reply(started + self.timeout_s)
             sent = time.perf_counter()
             try:
@@ -195,13 +197,13 @@ class Link:
                 raise self._refused(what, reply.exception_code)
             return reply
 
-    def _connect(self, what: str, started: float, *, anew: bool) -> _Client:
+    def _connect(self, what: str, started: float, on: int | None) -> _Client:
         if self._client is not None and self._client.unusable():
             self._drop(reset=True)
+        if on is not None and (self._client is None or on != self.reconnects):
+            raise PlcError(f"PLC {self.address}: the connection has ended, so not {what}")
         if self._client is not None:
             return self._client
-        if not anew:
-            raise PlcError(f"PLC {self.address}: the connection has ended, so not {what}")
         if (wait := self._not_before - started) > 0:
             raise PlcError(
                 f"PLC {self.address}: not connected, so not {what}; next attempt in {wait * 1000:.0f} ms; "

@@ -120,6 +120,11 @@ class InspectorBlock:
             _uint16(self.overruns),
         ]
 
+    @property
+    def blank(self) -> bool:
+        """Whether a PLC that holds this has lost its memory: we never write zeros alone (no score is NaN)."""
+        return self == InspectorBlock(score=0.0, threshold=0.0)
+
     @classmethod
     def decode(cls, registers: Sequence[int], order: Order = MODBUS_ORDER) -> InspectorBlock:
         """The block that 13 registers hold; NaN reads as None, the verdict is taken as it is."""

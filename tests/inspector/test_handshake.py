@@ -4,6 +4,7 @@ Register by register: test_registers.py. Connection and replies: plc/test_link.p
 Sequence logic against a model of the PLC: test_lane.py. Everything at once: `python -m tests.campaign`.
 """
 
+import threading
 import time
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ import pytest
 from inspector.inquiry import ask
 from inspector.plc.registers import Status
 from tests.conftest import both
+from tests.slow_plc import SlowPlc, message
 from tests.station import camera, until
 
 PASS, REJECT, FAULT = 1, 2, 3
@@ -167,6 +169,45 @@ def test_no_heartbeat_stands_beside_a_verdict_from_before_an_outage(station, plc
         until(lambda n=before: len(plc.writes()) > n, "the first write of the new connection", 20)
         first = plc.writes()[before].values
         assert (len(first), first[2]) == (13, 0), "the verdict is taken out before the heart beats"
+
+
+class _SilentOnce(SlowPlc):
+    """Lets one verdict through to the PLC and keeps the reply, and everything after it, until told."""
+
+    def __init__(self, port):
+        self.has_kept, self.go = threading.Event(), threading.Event()
+        super().__init__(port, 0)
+
+    def _answer(self, client, server):
+        request = message(client)
+        server.sendall(request)
+        reply = message(server)
+        if request[7:12] == b"\x10\x00\x64\x00\x0d" and request[18] and not self.has_kept.is_set():
+            self.has_kept.set()
+            self.go.wait()
+            raise EOFError
+        client.sendall(reply)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_verdict_found_in_the_registers_stays_while_it_is_young(station, plc, old):
+    relay = _SilentOnce(plc.port)
+    station.port = relay.port
+    start(station, plc, deadline_ms=2000 if old else 60_000)
+    plc.trigger(1, part=5)
+    until(relay.has_kept.is_set, "a verdict whose arrival nobody confirms", 30)
+    assert plc.verdicts() == [(1, PASS)]
+    before = len(plc.writes())
+    time.sleep(2.5 if old else 0.5)
+    relay.go.set()
+    until(lambda: len(plc.writes()) > before, "the first write of the new connection", 20)
+    first = plc.writes()[before].values
+    assert (len(first), *first[2:4]) == ((13, 0, 1) if old else (2,)), (
+        "an old one is gone before the heart beats"
+    )
+    plc.trigger(2, part=6)
+    answered(plc, (1, PASS), (2, PASS))
+    relay.close()
 
 
 def test_a_server_that_hangs_stalls_neither_deadlines_nor_decisions(station, plc):

@@ -97,10 +97,10 @@ def test_a_half_open_server_is_an_error_in_time(plc):
 
 def test_a_heartbeat_can_be_kept_from_opening_a_connection(link, plc):
     with pytest.raises(PlcError, match="the connection has ended, so not writing registers 100–101"):
-        link.write_heartbeat(100, 1, Status.READY, connect=False)
+        link.write_heartbeat(100, 1, Status.READY, on=0)
     assert plc.functions() == []
     link.read_plc(200)
-    link.write_heartbeat(100, 1, Status.READY, connect=False)
+    link.write_heartbeat(100, 1, Status.READY, on=0)
     assert plc.registers(100, 2) == [1, 1]
 
 

@@ -139,7 +139,7 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
             id="a pass after its deadline",
         ),
         pytest.param(
-            Story().answered(1, 1).add("ended", status=-9).add("started").beat(),
+            Story().answered(1, 1).add("fault", kills=True).add("ended", status=-9).add("started").beat(),
             {"stale": 1},
             id="a heartbeat beside a pass from before the restart",
         ),
@@ -149,6 +149,15 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
             id="a heartbeat beside a pass from before the outage",
         ),
         pytest.param(Story().add("ended", status=1), {"died": 1}, id="the daemon ends by itself"),
+        pytest.param(Story().add("ended", status=0), {"died": 1}, id="the daemon ends by itself, politely"),
+        pytest.param(
+            Story().add("fault", kills=False).add("ended", status=-9),
+            {"died": 1},
+            id="somebody else kills the daemon",
+        ),
+        pytest.param(
+            Story().add("stopping").add("ended", status=-9), {"died": 1}, id="it has to be killed at the end"
+        ),
         pytest.param(
             Story().add("fault").add("over", seen=0).add("not_recovered"),
             {"not recovered": 1},
@@ -185,7 +194,13 @@ def test_each_violation_is_found_and_nothing_beside_it(story, found):
             id="a fault after a pass that was never confirmed",
         ),
         pytest.param(
-            Story().answered(1, 1).add("ended", status=-9).add("started").write(1, 1, 0).beat(),
+            Story()
+            .answered(1, 1)
+            .add("fault", kills=True)
+            .add("ended", status=-9)
+            .add("started")
+            .write(1, 1, 0)
+            .beat(),
             id="the verdict is taken out before the heart beats",
         ),
         pytest.param(
@@ -217,10 +232,19 @@ def test_a_free_running_camera_loses_no_verdict_and_no_sequence():
     assert free(part(part(part(Story(), 65535), 1, FAULT), 2)) == {}
     assert free(part(part(Story(), 1), 3)) == {"unasked": 1}
     assert free(part(Story(), 1).row(2, 0, FAULT)) == {"unanswered": 1}
+    assert free(part(part(Story(), 1), 1)) == {}
+    assert free(part(part(Story(), 1, FAULT), 1, PASS)) == {"contradicted": 1}
     assert free(part(Story(), 1).write(2, 0, PASS, row=None)) == {
         "pass without inspection": 1,
         "verdict without row": 1,
     }
+
+
+def test_ends_that_the_campaign_asked_for_are_no_deaths_and_what_it_could_not_do_does_not_count():
+    story = Story().add("fault", kills=True).add("ended", status=-9).add("started").add("fault", kills=False)
+    story.add("undone").add("stopping").add("ended", status=0)
+    assert story.violations() == {}
+    assert story.judged().total.times == 1
 
 
 def test_the_time_to_recover_runs_from_the_end_of_the_cause_to_the_next_finished_inspection():

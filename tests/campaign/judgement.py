@@ -16,7 +16,7 @@ A violation is
 - *stale*: a heartbeat beside a verdict from before, after the daemon has come back, or after the server has
   and the verdict's time (as for *late*) is over; a younger one may be confirmed by reading it back;
 - *not recovered*: no PASS or REJECT within RECOVERED_S of the end of a cause;
-- *died*: a daemon that ends unasked, or not with 0 when it is told to.
+- *died*: a daemon that ends unasked, whatever its exit status, or not with 0 when it is told to.
 
 Where the camera is the trigger (the GenICam station) nobody asks: there a row whose verdict never reached the
 wire is *unanswered*, and a sequence that does not follow the one before is *unasked*.
@@ -195,6 +195,7 @@ class _Ledger:
         self._held = 0  # the verdict in the registers
         self._held_ns = 0  # when it came
         self._restarted = False  # the daemon, not only the server
+        self._ends = {0: False, -9: False}  # exit statuses, and whether the campaign is the cause of one
         self._taken_up = True  # whether a whole block has come since daemon and server are there
         self._waits: tuple[str, int, int] | None = None  # fault, end of its cause, what counts as recovery
         for event in events:
@@ -222,7 +223,14 @@ class _Ledger:
 
     def _on_fault(self, event: Event) -> None:
         self._figures[self._phase].times += 1
+        self._ends[-9] = event.get("kills", False)
         self._waits = None
+
+    def _on_undone(self, event: Event) -> None:
+        self._figures[self._phase].times -= 1  # there was nothing to do it to
+
+    def _on_stopping(self, event: Event) -> None:
+        self._ends = {0: True, -9: False}
 
     def _on_over(self, event: Event) -> None:
         self._waits = (self._phase, event["t"], event["seen"])
@@ -234,7 +242,7 @@ class _Ledger:
         self._taken_up, self._restarted = False, True
 
     def _on_ended(self, event: Event) -> None:
-        if event["status"] not in (-9, 0):
+        if not self._ends.get(event["status"], False):
             self._accuse("died", event["t"], f"the daemon ended with {event['status']}")
 
     # --- the PLC ----------------------------------------------------------------------------------
@@ -351,16 +359,21 @@ class _FreeLedger(_Ledger):
 
     normal = ""
     _last: int | None = None
+    _said = 0  # its verdict
 
     def _match(self, trigger: Trigger | None, event: Event, sequence: int, part: int, verdict: int) -> None:
         figures = self._figures[self._phase]
         if sequence == self._last:
             figures.repeated += 1
+            if verdict != self._said:
+                self._accuse(
+                    "contradicted", event["t"], f"verdict {verdict} for {sequence} after {self._said}"
+                )
         else:
             figures.triggered += 1
             if self._last is not None and sequence != self._last % 0xFFFF + 1:
                 self._accuse("unasked", event["t"], f"sequence {sequence} after {self._last}")
-        self._last = sequence
+        self._last, self._said = sequence, verdict
         self._answered.add((sequence, part, verdict))
         if verdict != FAULT:
             self._recovered(event["received"])

@@ -193,6 +193,7 @@ def _station(
     recorder.finish()
     _until(lambda: not recorder.waiting(), "the last part's verdict", PATIENCE_S + 5)
     time.sleep(1.0)  # for the answers to triggers that came while a part was in work
+    marks.note("stopping")
     daemon.stop()
     recorder.close()
     if faults.step_clock in chosen.values() and not judgement.stepped(database, 1800):
@@ -207,9 +208,10 @@ def _station(
 
 
 def _once(world: World, marks: History, act: Fault, *, last: bool) -> None:
-    marks.note("fault")
+    marks.note("fault", kills=act is faults.kill_daemon)
     over = act(world)
     if over is None:
+        marks.note("undone")
         return
     seen = max(over, world.not_before)
     marks.note("over", t=over, seen=seen)

@@ -20,6 +20,7 @@ USER = "inspector"
 STATE = Path("/var/lib/inspector")  # StateDirectory= of the unit
 UNITS = Path("/etc/systemd/system")
 BOOTED = Path("/run/systemd/system")  # is there where systemd runs, see sd_booted(3)
+PACKAGE = Path(__file__).resolve().parent  # of an editable installation: in its source tree
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - what the unit does not see
 
 
@@ -35,7 +36,23 @@ def plan(settings: Settings, config: Path) -> Plan:
     """What would be done. Raises SettingsError for paths that the hardened unit could not use."""
     data, config = settings.station.data.resolve(), config.resolve()
     program = Path(sys.executable).absolute().with_name("inspector")
-    for what, path in (("the program", program), ("the station file", config), ("station.data", data)):
+    needed = [
+        ("the program", program),
+        ("its Python", Path(sys.base_prefix)),
+        ("its package", PACKAGE),
+        ("the station file", config),
+        ("station.data", data),
+    ]
+    for camera in settings.camera:
+        if camera.genicam is not None and camera.genicam.producer is not None:
+            needed.append((f"the producer of camera '{camera.name}'", camera.genicam.producer))
+        if camera.folder is not None:
+            needed.append((f"the folder of camera '{camera.name}'", camera.folder.path))
+    for what, path in needed:
+        if not re.fullmatch(r"[\w/.,:=@+-]+", str(path)):
+            raise SettingsError(
+                f"{what} is {path}: expected letters, digits, /.,:=@+-_ alone; a unit reads others otherwise"
+            )
         if any(path.is_relative_to(hidden) for hidden in HIDDEN):
             raise SettingsError(
                 f"{what} is {path}: the service does not see {', '.join(HIDDEN)}; expected it elsewhere, "

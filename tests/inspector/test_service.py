@@ -28,6 +28,8 @@ def station(tmp_path, monkeypatch):
     """Pictures and a station file, in a place that the unit may see."""
     monkeypatch.setattr(service, "HIDDEN", ("/home", "/root"))
     monkeypatch.setattr(sys, "executable", "/opt/inspector/bin/python")
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(service, "PACKAGE", Path("/opt/inspector/lib/inspector"))
     one = Station(tmp_path, 5020)
     one.write(camera())
     return one
@@ -137,15 +139,34 @@ def test_data_in_the_state_directory_needs_no_further_path(station):
     assert wanted.commands[-1] == ("systemctl", "enable", "inspector.service")
 
 
-@pytest.mark.parametrize("hidden", ["program", "config", "data"])
+@pytest.mark.parametrize("hidden", ["program", "python", "package", "config", "data", "pictures", "producer"])
 def test_paths_that_the_unit_does_not_see_are_refused(station, monkeypatch, hidden):
     if hidden == "program":
         monkeypatch.setattr(sys, "executable", "/home/ann/venv/bin/python")
     elif hidden == "config":
-        monkeypatch.setattr(service, "HIDDEN", (str(station.root),))
+        monkeypatch.setattr(service, "HIDDEN", (str(station.config),))
+    elif hidden == "python":
+        monkeypatch.setattr(sys, "base_prefix", "/home/ann/.local/share/uv/python/cpython-3.12")
+    elif hidden == "package":
+        monkeypatch.setattr(service, "PACKAGE", Path("/home/ann/inspector/inspector"))
+    elif hidden == "pictures":
+        station.config.write_text(station.config.read_text().replace('"pictures"', '"/home/ann/pictures"'))
+    elif hidden == "producer":
+        genicam = '[camera.genicam]\nproducer = "/home/ann/vendor.cti"\nserial = "0"\n[recipe.part]'
+        table = re.sub(
+            r"\[camera\.folder\].*?\[recipe\.part\]", genicam, station.config.read_text(), flags=re.S
+        )
+        station.config.write_text(table)
     else:
         station.config.write_text(station.config.read_text().replace('"data"', '"/home/ann/data"'))
     with pytest.raises(SettingsError, match=r"the service does not see .*such as /opt/inspector"):
+        planned(station)
+
+
+@pytest.mark.parametrize("name", ["two words", "100%", 'a"b'])
+def test_paths_that_mean_something_else_in_a_unit_are_refused(station, monkeypatch, name):
+    monkeypatch.setattr(sys, "executable", f"/opt/{name}/bin/python")
+    with pytest.raises(SettingsError, match=r"the program is .*letters, digits"):
         planned(station)
 
 

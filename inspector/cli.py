@@ -177,7 +177,13 @@ def status(
         return
     from inspector.status_view import show as show_
 
-    show_(now)
+    try:
+        show_(now)
+    except (KeyError, TypeError):
+        raise InspectorError(
+            f"the daemon is inspector {now.get('version', 'of an unknown version')}, this is {__version__}: "
+            "restart the daemon (systemctl restart inspector), or ask with --json"
+        ) from None
 
 
 @app.command("install-service")

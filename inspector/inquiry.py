@@ -6,10 +6,12 @@ client that hangs holds up nobody but itself.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,7 @@ logger = structlog.get_logger()
 
 NAME = "inspector.sock"
 PATIENCE_S = 2.0
+RETRY_S = 0.5
 MODE = 0o660  # the operator's account may ask when it is in the daemon's group
 
 
@@ -63,8 +66,11 @@ class Inquiries:
         while True:
             try:
                 asker, _ = listener.accept()
-            except OSError:  # closed
-                return
+            except OSError as error:
+                if listener.fileno() < 0 or error.errno == errno.EINVAL:  # closed, or about to be
+                    return
+                time.sleep(RETRY_S)  # no file descriptor is left, say; that passes
+                continue
             try:
                 with asker:
                     asker.settimeout(PATIENCE_S)
@@ -81,7 +87,7 @@ def ask(folder: Path) -> dict[str, Any]:
         with _short(folder) as path, socket.socket(socket.AF_UNIX) as asker:
             asker.settimeout(PATIENCE_S)
             asker.connect(str(path))
-            said = b"".join(iter(lambda: asker.recv(65536), b""))
+            said = _all_of(asker)
     except PermissionError:
         raise InspectorError(
             f"{folder / NAME} may not be asked by this user; expected the daemon's own user or group "
@@ -99,8 +105,25 @@ def ask(folder: Path) -> dict[str, Any]:
         ) from None
     if not said:
         raise InspectorError(f"the inspector behind {folder / NAME} is ending; ask again")
-    answer: dict[str, Any] = json.loads(said)
+    try:
+        answer = json.loads(said)
+    except ValueError:  # cut short, or no text at all
+        answer = None
+    if not isinstance(answer, dict):
+        raise InspectorError(
+            f"what answers at {folder / NAME} was cut short, or is no inspector; ask again, and see "
+            "journalctl -u inspector"
+        )
     return answer
+
+
+def _all_of(asker: socket.socket) -> bytes:
+    """Until the other end closes. Raises TimeoutError when all of it takes longer than PATIENCE_S."""
+    give_up, said = time.monotonic() + PATIENCE_S, b""
+    while piece := asker.recv(65536):
+        said += piece
+        asker.settimeout(max(give_up - time.monotonic(), 0.001))
+    return said
 
 
 @contextmanager

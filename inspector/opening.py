@@ -6,7 +6,7 @@ import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -85,8 +85,12 @@ def damage_note(database: Path) -> Path:
 
 def set_aside(database: Path) -> Path | None:
     """Rename the log, and what SQLite keeps beside it, by the time. Raises LogError."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    aside = database.with_name(SET_ASIDE.replace("*", stamp))
+    now = datetime.now(UTC)
+    while True:
+        aside = database.with_name(SET_ASIDE.replace("*", now.strftime("%Y%m%dT%H%M%SZ")))
+        if not any(aside.with_name(aside.name + sidecar).exists() for sidecar in _SIDECARS):
+            break
+        now += timedelta(seconds=1)  # renaming would replace what is kept
     try:
         for sidecar in reversed(_SIDECARS):  # the database last: as long as it is there, all of it is
             file = database.with_name(database.name + sidecar)
@@ -108,7 +112,8 @@ def _tell(log: AuditLog, path: Path, problem: str) -> None:
 
 
 def _read(note: Path) -> str:
+    """What the note says; a note that a power cut has emptied or garbled is one all the same."""
     try:
-        return note.read_text(encoding="utf-8")
+        return note.read_text(encoding="utf-8", errors="replace") or "a daemon found it damaged"
     except OSError:
         return ""

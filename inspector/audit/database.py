@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _AUTOCHECKPOINT_PAGES = 8000  # a safety net: AuditLog.checkpoint() keeps the journal far below it
 _TRUNCATE_BYTES = 64 * 2**20
 _JOURNAL_BYTES = 8 * 2**20
+_JOURNAL_HEADER = struct.Struct(">8I")  # https://www.sqlite.org/fileformat.html#the_write_ahead_log
+_JOURNAL_MAGIC = {0x377F0682: "<", 0x377F0683: ">"}  # and the byte order of its checksums
 _QUICK_CHECK_BYTES = 64 * 2**20  # above this, checking at every start would hold up the line
 
 
@@ -37,6 +40,7 @@ def open_for_writing(path: Path, synchronous: Synchronous, busy_timeout_s: float
             f"folder {path.parent} for the inspection log cannot be created: {error.strerror}; "
             "create it and give this user write permission"
         ) from error
+    _refuse_damaged_journal(path)
     with explained(path):
         connection = _engine(lambda: _connect(path, "mode=rwc", busy_timeout_s), "BEGIN IMMEDIATE").connect()
         try:
@@ -73,6 +77,37 @@ def open_for_reading(path: Path, busy_timeout_s: float = 2.0) -> Engine:
 def journal_of(path: Path) -> Path:
     """SQLite's write-ahead log of this database."""
     return path.with_name(path.name + "-wal")
+
+
+def _refuse_damaged_journal(path: Path) -> None:
+    """Raise DamagedLogError for a journal whose header is damaged.
+
+    SQLite takes it for an empty one: it would begin it anew over the rows that it holds, in silence.
+    """
+    try:
+        with journal_of(path).open("rb") as file:
+            header = file.read(_JOURNAL_HEADER.size)
+    except OSError:  # there is none; whatever else it is, SQLite says
+        return
+    if len(header) < _JOURNAL_HEADER.size or not any(header) or _sound(header):
+        return
+    raise DamagedLogError(
+        f"the journal of the inspection log, {journal_of(path)}, is damaged at its beginning, so the newest "
+        "decisions cannot be read; move log and journal away and keep both, a new log is begun in their place"
+    )
+
+
+def _sound(header: bytes) -> bool:
+    """Whether these 32 bytes begin a journal: the magic number, and the checksum of what follows it."""
+    magic, *_, first, second = _JOURNAL_HEADER.unpack(header)
+    if magic not in _JOURNAL_MAGIC:
+        return False
+    one = two = 0
+    numbers = struct.unpack(f"{_JOURNAL_MAGIC[magic]}6I", header[:24])
+    for even, odd in zip(numbers[::2], numbers[1::2], strict=True):
+        one = (one + even + two) & 0xFFFFFFFF
+        two = (two + odd + one) & 0xFFFFFFFF
+    return (one, two) == (first, second)
 
 
 def _lay_out_journal(journal: Path) -> None:

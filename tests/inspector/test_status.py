@@ -1,6 +1,9 @@
 """What a running daemon tells of itself: `inspector status` and the metrics, against what the PLC saw."""
 
+import contextlib
+import errno
 import json
+import re
 import socket
 import stat
 import threading
@@ -9,8 +12,9 @@ import urllib.request
 
 import pytest
 
+from inspector import inquiry
 from inspector.errors import InspectorError
-from inspector.inquiry import NAME, Inquiries, ask
+from inspector.inquiry import NAME, Inquiries, _short, ask
 from tests.station import camera, until
 
 PASS = 1
@@ -159,3 +163,65 @@ def test_a_daemon_that_hangs_is_told_from_one_that_is_not_there(tmp_path, monkey
             ask(tmp_path)
     with pytest.raises(InspectorError, match="no inspector runs"):
         ask(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("said", [b'{"state": "insp', b"\xff\xfe rubbish", b"[]", b'{"state": "inspecting"}'])
+def test_what_is_no_whole_answer_is_told_without_a_traceback(station, said):
+    station.write(camera())
+    with _short(station.data) as path, socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+
+        def answer():
+            asker, _ = other.accept()
+            with asker:
+                asker.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = station.command("status")
+        thread.join()
+    assert done.returncode == 1
+    assert re.match(r"inspector: (what answers at .* is no inspector|the daemon is .* restart)", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_an_answer_that_trickles_in_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(inquiry, "PATIENCE_S", 0.4)
+    with _short(tmp_path) as path, socket.socket(socket.AF_UNIX) as slow:
+        slow.bind(str(path))
+        slow.listen()
+
+        def trickle():
+            asker, _ = slow.accept()
+            with asker, contextlib.suppress(OSError):
+                for _ in range(40):
+                    asker.sendall(b" ")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(InspectorError, match="does not answer within"):
+            ask(tmp_path)
+        assert time.monotonic() - started < 2
+        thread.join()
+
+
+def test_running_out_of_file_descriptors_does_not_end_the_answers(tmp_path, monkeypatch):
+
+    class Listener(socket.socket):
+        refusals = 2
+
+        def accept(self):
+            if Listener.refusals:
+                Listener.refusals -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    monkeypatch.setattr(inquiry.socket, "socket", Listener)
+    inquiries = Inquiries(tmp_path, lambda: {"state": "inspecting"})
+    inquiries.start()
+    assert ask(tmp_path) == {"state": "inspecting"}
+    inquiries.close()
+    assert Listener.refusals == 0

@@ -10,7 +10,7 @@ from inspector.model.backbone import normalisation
 from inspector.model.network import METHODS
 from inspector.model.records import Architecture, Preprocessing, Scoring, preset
 
-METHOD = "paper"  # where none is named: the best of those that need nothing from outside
+METHOD = "restore"  # where none is named: the best of those that need nothing from outside
 EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
 LEARNING_RATE = {"paper": 2e-4, "small": 5e-4, "tiny": 1e-3}
 FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned …

@@ -128,9 +128,7 @@ def test_people_who_ask_and_hang_up_or_never_read_delay_no_verdict(station, plc,
     assert plc.verdicts() == [(sequence, PASS) for sequence in range(1, 11)]
 
     def told():
-        with contextlib.suppress(
-            InspectorError
-        ):  # those who hung up are still in the queue
+        with contextlib.suppress(InspectorError):  # those who hung up are still in the queue
             return ask(station.data)["cameras"][0]["verdicts"]["PASS"] == 10
 
     until(told, "status", 30)

@@ -153,6 +153,50 @@ def calibrate(
         typer.echo(line)
 
 
+models_app = typer.Typer(invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback()
+def models(
+    context: typer.Context,
+    config: Config = None,
+    recipe: RecipeName = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+) -> None:
+    """List a recipe's bundles: lineage, threshold and what it proves, what the nightly gate found."""
+    if context.invoked_subcommand is None:
+        from inspector.models import show
+
+        settings = _settings(config)
+        show(settings, _one_recipe(settings, recipe), json)
+
+
+@models_app.command()
+def activate(
+    bundle: Annotated[str, typer.Argument(metavar="ID", help="Id of the bundle, or its beginning.")],
+    config: Config = None,
+    recipe: RecipeName = None,
+    force: Annotated[bool, typer.Option("--force", help="Even one that may not judge here.")] = False,
+) -> None:
+    """Make this bundle the active one; a running daemon takes it between two parts."""
+    from inspector.models import activate as activate_
+
+    settings = _settings(config)
+    for line in activate_(settings, _one_recipe(settings, recipe), bundle, force=force):
+        typer.echo(line)
+
+
+@app.command()
+def rollback(config: Config = None, recipe: RecipeName = None) -> None:
+    """Go back to the bundle that was active before."""
+    from inspector.models import rollback as rollback_
+
+    settings = _settings(config)
+    for line in rollback_(settings, _one_recipe(settings, recipe)):
+        typer.echo(line)
+
+
 @app.command()
 def run(config: Config = None) -> None:
     """Inspect: the daemon. Ends cleanly on SIGTERM and Ctrl-C, finishing the part in hand."""

@@ -33,7 +33,7 @@ def train_recipe(
     seed: int,
 ) -> Iterator[str]:
     """Train, store the bundle and make it the active one."""
-    from inspector.model import bundle as bundles
+    from inspector.model import store
     from training.data import list_images
     from training.fit import TrainOptions, train
     from training.options import METHOD
@@ -58,7 +58,7 @@ def train_recipe(
     if asked is None:
         yield from _proposal(recipe, chosen, options.architecture.method, preset or chosen.preset)
     bundle = train(files, settings.models / recipe, options)
-    bundles.activate(settings.models / recipe, bundle.id)
+    store.activate(settings.models / recipe, bundle.id, "train")
     if (page := path_of(bundle)).is_file():
         yield f"report of the training: {page}"
     yield f"bundle {bundle.id[:12]} is active, not calibrated: run `inspector calibrate`"
@@ -99,6 +99,7 @@ def calibrate_recipe(
     # only now, for these take seconds and a slip is told at once
     from inspector.judges import active_bundle, open_engine
     from inspector.model import bundle as bundles
+    from inspector.model import store
     from training.calibrate import calibrate
 
     bundle = active_bundle(settings, recipe)
@@ -123,8 +124,8 @@ def calibrate_recipe(
         yield "nothing was changed (--dry-run)"
         return
     child = bundles.with_threshold(bundle, threshold)
-    bundles.activate(settings.models / recipe, child.id)
-    yield f"bundle {child.id[:12]} is active; a running daemon takes it at its next start"
+    store.activate(settings.models / recipe, child.id, "calibrate")
+    yield f"bundle {child.id[:12]} is active; a running daemon takes it between two parts"
 
 
 def _explain(threshold: Threshold) -> Iterator[str]:

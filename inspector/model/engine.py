@@ -119,18 +119,23 @@ class Engine:
 
 def calibrated_for(bundle: Bundle, engine: Engine) -> str | None:
     """None when the bundle's threshold holds on this engine, else the reason why it must not judge."""
+    return calibrated_where(bundle, engine.device, engine.precision)
+
+
+def calibrated_where(bundle: Bundle, device: str, precision: str) -> str | None:
+    """The same for a device as describe() names it, without loading the bundle."""
     threshold = bundle.threshold
     if threshold is None:
         return f"bundle {bundle.id[:12]} is not calibrated; run `inspector calibrate`"
-    if threshold.device != engine.device:
+    if threshold.device != device:
         return (
-            f"bundle {bundle.id[:12]} was calibrated on {threshold.device!r} and runs on {engine.device!r}; "
+            f"bundle {bundle.id[:12]} was calibrated on {threshold.device!r} and runs on {device!r}; "
             "run `inspector calibrate` on this device"
         )
-    if threshold.precision != engine.precision:
+    if threshold.precision != precision:
         return (
             f"bundle {bundle.id[:12]} was calibrated in {threshold.precision} and runs in "
-            f"{engine.precision}; run `inspector calibrate` at this precision"
+            f"{precision}; run `inspector calibrate` at this precision"
         )
     return None
 

@@ -311,13 +311,13 @@ class Answers:
             return
         passed = answer.decision.verdict is Verdict.PASS
         wanted = self._settings.frames == "all" or (self._settings.frames == "not-passed" and not passed)
-        keep = wanted and not self._health.low_disk
         self._evidence.submit(
             Exhibit(
                 inspection=answer.inspection,
                 camera=channel.name,
                 taken=datetime.now(UTC),
-                image=frame.image.copy() if keep else None,
+                image=frame.image.copy(),
+                keep=wanted and not self._health.low_disk,
                 map=scored.map if scored else None,
                 scale=channel.judge.scale,
                 region=channel.recipe.region,

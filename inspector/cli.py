@@ -272,6 +272,7 @@ def log_(
     reason: Annotated[str | None, typer.Option(help="Only faults for this reason.")] = None,
     part: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Only this part id.")] = None,
     min_score: Annotated[float | None, typer.Option(help="Only scores from here up.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only parts labelled normal or defect.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 50,
     events: Annotated[bool, typer.Option("--events", help="List events instead of decisions.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -283,7 +284,9 @@ def log_(
     if events:
         listing.show_events(settings, since, until, camera, limit, json)
         return
-    listing.show_inspections(settings, since, until, verdict, camera, reason, part, min_score, limit, json)
+    listing.show_inspections(
+        settings, since, until, verdict, camera, reason, part, min_score, label, limit, json
+    )
 
 
 @app.command()
@@ -298,6 +301,22 @@ def show(
     from inspector import listing
 
     listing.show_one(_settings(config), inspection, out or Path(f"inspection-{inspection}.png"))
+
+
+@app.command("label")
+def label_(
+    inspection: Annotated[
+        int, typer.Argument(metavar="ID", min=1, max=2**63 - 1, help="Of the decision, from `inspector log`.")
+    ],
+    label: Annotated[str, typer.Argument(metavar="normal|defect", help="What the part is.")],
+    config: Config = None,
+    by: Annotated[str | None, typer.Option(help="Who says so.")] = None,
+    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+) -> None:
+    """Say what a part really is; nothing is overwritten, the latest label holds."""
+    from inspector import listing
+
+    typer.echo(listing.label_part(_settings(config), inspection, label, by, note))
 
 
 @app.command()

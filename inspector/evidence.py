@@ -20,6 +20,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from inspector.appearance import measure
 from inspector.audit import heatmap
 from inspector.audit.frames import FrameStore
 from inspector.audit.records import Evidence, Region, StoredFrame
@@ -42,7 +43,8 @@ class Exhibit:
     inspection: int
     camera: str
     taken: datetime  # aware
-    image: Image | None  # None where the station keeps no frame of this verdict
+    image: Image  # (H, W) or (H, W, 3)
+    keep: bool  # whether the station keeps the frame of this verdict
     map: NDArray[np.float32] | None  # (S, S), None where nothing was scored
     scale: float  # map value that 255 stands for
     region: Region | None  # what of the frame the map covers; None is all of it
@@ -152,17 +154,18 @@ class EvidenceWriter:
             logger.warning("journal not checkpointed", error=str(error))
 
     def _keep(self, exhibit: Exhibit) -> Evidence:
-        frame = None if exhibit.image is None else self._store_frame(exhibit, exhibit.image)
-        packed = None
-        if exhibit.map is not None:
+        frame = self._store_frame(exhibit) if exhibit.keep else None
+        packed, measures = None, None
+        if exhibit.map is not None:  # so the region fits the picture
             packed = heatmap.pack(exhibit.map, exhibit.scale, region=exhibit.region)
-        return Evidence(exhibit.inspection, frame=frame, heatmap=packed)
+            measures = measure(exhibit.image, exhibit.region)
+        return Evidence(exhibit.inspection, frame=frame, heatmap=packed, measures=measures)
 
-    def _store_frame(self, exhibit: Exhibit, image: Image) -> StoredFrame | None:
+    def _store_frame(self, exhibit: Exhibit) -> StoredFrame | None:
         """Again and again until it is stored, or the daemon stops."""
 
         def store() -> StoredFrame:
-            return self._store.store(exhibit.inspection, exhibit.camera, exhibit.taken, image)
+            return self._store.store(exhibit.inspection, exhibit.camera, exhibit.taken, exhibit.image)
 
         while True:
             stored = self._try(store)

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from inspector.audit import heatmap
 from inspector.audit.frames import FrameStore
+from inspector.audit.labels import add_label
 from inspector.audit.log import AuditLog
-from inspector.audit.records import LoggedInspection, Record
+from inspector.audit.records import Label, LoggedInspection, Record, Said
 from inspector.errors import LogError, SettingsError
 from inspector.overlay import Caption, encode, render
 from inspector.settings import Settings
@@ -39,6 +40,7 @@ def show_inspections(
     reason: str | None,
     part: int | None,
     min_score: float | None,
+    label: str | None,
     limit: int,
     as_json: bool,
 ) -> None:
@@ -53,6 +55,7 @@ def show_inspections(
             reason=reason,
             part_id=part,
             min_score=min_score,
+            label=None if label is None else parse_label(label),
             limit=limit,
         )
     if as_json:
@@ -76,6 +79,7 @@ _COLUMNS: tuple[tuple[str, Any], ...] = (
     ("score", "right"),
     ("threshold", "right"),
     ("ms", "right"),
+    ("label", "left"),
     ("reason or source", "left"),
 )
 
@@ -138,6 +142,20 @@ def parse_verdict(text: str) -> int:
         raise SettingsError(f"--verdict {text}: expected pass, reject or fault") from None
 
 
+def parse_label(text: str) -> Said:
+    """Raises SettingsError for anything but normal and defect."""
+    match text:
+        case "normal" | "defect":
+            return text
+    raise SettingsError(f"label {text!r}: expected normal or defect")
+
+
+def label_part(settings: Settings, inspection: int, label: str, by: str | None, note: str | None) -> str:
+    """Write the label, beside a daemon that may be at work; returns what to tell."""
+    said = add_label(settings.database, inspection, parse_label(label), by=by, note=note)
+    return f"inspection {inspection} is labelled {said.label}" + (f" by {said.by}" if said.by else "")
+
+
 def _details(record: Record) -> list[tuple[str, str]]:
     row = record.inspection
     verdict = Verdict(row.verdict)
@@ -157,7 +175,18 @@ def _details(record: Record) -> list[tuple[str, str]]:
     ]
     if record.frame is not None:
         details += [("frame", record.frame.path), ("sha256", record.frame.sha256)]
+    if record.measures is not None:
+        details += [
+            ("brightness", _number(record.measures.brightness)),
+            ("sharpness", _number(record.measures.sharpness)),
+        ]
+    details += [("label", _said(label)) for label in record.labels]
     return details
+
+
+def _said(label: Label) -> str:
+    by = f" by {label.by}" if label.by else ""
+    return escape(f"{label.label}{by}, {_local(label.time)}" + (f": {label.note}" if label.note else ""))
 
 
 def _cells(row: LoggedInspection) -> list[str]:
@@ -172,6 +201,7 @@ def _cells(row: LoggedInspection) -> list[str]:
         _number(row.score),
         _number(row.threshold),
         f"{row.latency_ms:.0f}" if row.latency_ms is not None else "",
+        row.label or "",
         escape(row.reason or row.source or ""),
     ]
 

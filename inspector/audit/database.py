@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ def open_for_writing(path: Path, synchronous: Synchronous, busy_timeout_s: float
             with connection.begin():
                 _migrate(connection, path)
             _lay_out_journal(journal_of(path))
-            _sync_folder(path.parent)
+            _sync(path.parent)
         except BaseException:
             connection.close()
             raise
@@ -72,6 +73,29 @@ def open_for_reading(path: Path, busy_timeout_s: float = 2.0) -> Engine:
             "start `inspector run` once on this station to bring it up to date"
         )
     return engine
+
+
+@contextmanager
+def guest(path: Path, patience_s: float) -> Iterator[Connection]:
+    """A transaction for a few rows beside a daemon that writes to the same log; durable at its end.
+
+    The lock is held for the writing alone: the disk is waited for when it is free again, and the journal
+    is left as it is, for emptying it would hold up the daemon. patience_s: how long to wait for the lock.
+    Raises LogError; brings an older schema up to date first.
+    """
+    if not path.exists():
+        raise LogError(f"there is no inspection log at {path}; `inspector run` begins one")
+    with explained(path):
+        connection = _engine(lambda: _connect(path, "mode=rw", patience_s), "BEGIN IMMEDIATE").connect()
+        try:
+            for pragma in ("foreign_keys = 1", "synchronous = NORMAL", "wal_autocheckpoint = 0"):
+                _pragma(connection, pragma)
+            with connection.begin():
+                _migrate(connection, path)
+                yield connection
+            _sync(journal_of(path))
+        finally:
+            connection.close()
 
 
 def journal_of(path: Path) -> Path:
@@ -230,19 +254,19 @@ def _migrate(connection: Connection, path: Path) -> None:
         _upgrade(connection)
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, to: str = REVISION) -> None:
     from alembic import command  # here, because it costs a quarter second that a usual start can do without
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, REVISION)
+    command.upgrade(config, to)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new file's directory entry as durable as its rows."""
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Make the file durable; of a folder, the entries of the files in it."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

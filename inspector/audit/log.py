@@ -20,7 +20,7 @@ from inspector.audit.database import Synchronous, checkpoint, open_for_reading, 
 from inspector.audit.failures import explained
 from inspector.audit.query import Queries
 from inspector.audit.records import BundleRecord, Evidence, Inspection, Severity
-from inspector.audit.schema import Bundles, Events, Frames, Heatmaps, Inspections
+from inspector.audit.schema import Bundles, Events, Frames, Heatmaps, Inspections, Measures
 from inspector.errors import LogError
 
 _COLUMNS = tuple(field.name for field in fields(Inspection))
@@ -28,6 +28,7 @@ _INSERT = insert(Inspections).values({name: bindparam(name) for name in _COLUMNS
 # Evidence handed over twice, after a commit that failed, must not cost the decision that it rides with.
 _INSERT_FRAMES = upsert(Frames).on_conflict_do_nothing()
 _INSERT_HEATMAPS = upsert(Heatmaps).on_conflict_do_nothing()
+_INSERT_MEASURES = upsert(Measures).on_conflict_do_nothing()
 
 
 class AuditLog(Queries):
@@ -162,7 +163,12 @@ def _insert(connection: Connection, evidence: Sequence[Evidence]) -> None:
     heatmaps = [
         asdict(e.heatmap) | {"inspection_id": e.inspection_id} for e in evidence if e.heatmap is not None
     ]
+    measures = [
+        asdict(e.measures) | {"inspection_id": e.inspection_id} for e in evidence if e.measures is not None
+    ]
     if frames:
         connection.execute(_INSERT_FRAMES, frames)
     if heatmaps:
         connection.execute(_INSERT_HEATMAPS, heatmaps)
+    if measures:
+        connection.execute(_INSERT_MEASURES, measures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ from inspector.audit.records import (
     BundleRecord,
     Event,
     Heatmap,
+    Label,
     LoggedInspection,
+    Measures,
+    Part,
     Record,
+    Said,
     Severity,
     StoredFrame,
 )
-from inspector.audit.schema import Base, Bundles, Events, Frames, Heatmaps, Inspections
+from inspector.audit.schema import Base, Bundles, Events, Frames, Heatmaps, Inspections, Labels
+from inspector.audit.schema import Measures as MeasuresTable
 from inspector.errors import LogError
 
 
@@ -41,6 +47,7 @@ class Queries:
         reason: str | None = None,
         part_id: int | None = None,
         min_score: float | None = None,
+        label: Said | None = None,
         limit: int | None = 50,
     ) -> list[LoggedInspection]:
         """Decisions that meet every condition given, newest first. since ≤ time < until, aware datetimes."""
@@ -58,8 +65,50 @@ class Queries:
         conditions += _between(Inspections.time, since, until)
         if min_score is not None:
             conditions.append(Inspections.score >= min_score)
-        query = _columns(Inspections).where(*conditions).order_by(Inspections.id.desc()).limit(limit)
+        if label is not None:
+            conditions.append(Inspections.id.in_(_latest(label)))
+        query = _labelled().where(*conditions).order_by(Inspections.id.desc()).limit(limit)
         return [LoggedInspection(**row._mapping) for row in self._rows(query)]
+
+    def parts(
+        self,
+        *,
+        recipe: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: int | None = None,
+        label: Said | None = None,
+        labelled: bool = False,
+    ) -> list[Part]:
+        """Decisions with their frames, measures and latest labels, oldest first.
+
+        label: only parts whose latest label this is; labelled: only parts with any.
+        """
+        conditions = _between(Inspections.time, since, until)
+        if recipe is not None:
+            conditions.append(Inspections.recipe == recipe)
+        if verdict is not None:
+            conditions.append(Inspections.verdict == verdict)
+        if label is not None or labelled:
+            conditions.append(Inspections.id.in_(_latest(label)))
+        query = (
+            _labelled()
+            .add_columns(*_frame_columns(), MeasuresTable.brightness, MeasuresTable.sharpness)
+            .outerjoin(Frames, Frames.inspection_id == Inspections.id)
+            .outerjoin(MeasuresTable, MeasuresTable.inspection_id == Inspections.id)
+            .where(*conditions)
+            .order_by(Inspections.id)
+        )
+        return [_part(row) for row in self._rows(query)]
+
+    def labels(self, inspection: int | None = None) -> list[Label]:
+        """The latest label of each part that has one, newest first; of one inspection all that was said."""
+        query = _columns(Labels).order_by(Labels.id.desc())
+        if inspection is None:
+            query = query.where(Labels.id.in_(_LATEST))
+        else:
+            query = query.where(Labels.inspection_id == inspection)
+        return [Label(**row._mapping) for row in self._rows(query)]
 
     def events(
         self,
@@ -95,19 +144,26 @@ class Queries:
     def get(self, id_: int) -> Record:
         """One decision with its frame, heatmap and bundle. Raises LogError when there is no such id."""
         with explained(self.path), self._reader.begin() as connection:
-            found = connection.execute(_columns(Inspections).where(Inspections.id == id_)).first()
+            found = connection.execute(_labelled().where(Inspections.id == id_)).first()
             if found is None:
                 last = connection.execute(select(func.max(Inspections.id))).scalar()
-                newest = f"the newest is {last}" if last else "it has no inspections yet"
-                raise LogError(f"no inspection {id_} in {self.path}; {newest}")
+                raise unknown(self.path, id_, last)
             frame = connection.execute(_columns(Frames).where(Frames.inspection_id == id_)).first()
             heatmap = connection.execute(_columns(Heatmaps).where(Heatmaps.inspection_id == id_)).first()
             bundle = connection.execute(_columns(Bundles).where(Bundles.id == found.bundle)).first()
+            measures = connection.execute(
+                _columns(MeasuresTable).where(MeasuresTable.inspection_id == id_)
+            ).first()
+            said = connection.execute(
+                _columns(Labels).where(Labels.inspection_id == id_).order_by(Labels.id.desc())
+            ).all()
         return Record(
             inspection=LoggedInspection(**found._mapping),
             frame=None if frame is None else StoredFrame(*frame[1:]),
             heatmap=None if heatmap is None else _heatmap(heatmap),
             bundle=None if bundle is None else BundleRecord(**bundle._mapping),
+            measures=None if measures is None else Measures(measures.brightness, measures.sharpness),
+            labels=[Label(**row._mapping) for row in said],
         )
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
@@ -115,8 +171,50 @@ class Queries:
             return connection.execute(query).all()
 
 
+_LATEST = select(func.max(Labels.id)).group_by(Labels.inspection_id)
+
+
+def unknown(path: Path, inspection: int, last: int | None) -> LogError:
+    """What to say of an id that is not in the log; last: the newest that is."""
+    newest = f"the newest is {last}" if last else "it has no inspections yet"
+    return LogError(f"no inspection {inspection} in {path}; {newest}")
+
+
 def _columns(table: type[Base]) -> Select[Any]:
     return select(*table.__table__.columns)
+
+
+def _labelled() -> Select[Any]:
+    """Inspections, each with its latest label, which the index finds at once."""
+    latest = (
+        select(Labels.label)
+        .where(Labels.inspection_id == Inspections.id)
+        .order_by(Labels.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return _columns(Inspections).add_columns(latest.label("label"))
+
+
+def _latest(label: Said | None) -> Select[Any]:
+    """Ids of the inspections whose latest label this is; None: of all that have one."""
+    query = select(Labels.inspection_id).where(Labels.id.in_(_LATEST))
+    return query if label is None else query.where(Labels.label == label)
+
+
+def _frame_columns() -> list[Any]:
+    return [getattr(Frames, field.name).label(f"frame_{field.name}") for field in fields(StoredFrame)]
+
+
+def _part(row: Row[Any]) -> Part:
+    values = dict(row._mapping)
+    brightness, sharpness = values.pop("brightness"), values.pop("sharpness")
+    frame = {field.name: values.pop(f"frame_{field.name}") for field in fields(StoredFrame)}
+    return Part(
+        inspection=LoggedInspection(**values),
+        frame=None if frame["path"] is None else StoredFrame(**frame),
+        measures=None if brightness is None else Measures(brightness, sharpness),
+    )
 
 
 def _between(

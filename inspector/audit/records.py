@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 Severity = Literal["info", "warning", "error"]
+Said = Literal["normal", "defect"]
 Region = tuple[int, int, int, int]
 
 
@@ -40,9 +41,13 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedInspection(Inspection):
-    """A decision read back; id grows with every decision and is never used twice."""
+    """A decision read back; id grows with every decision and is never used twice.
+
+    label: what people say of the part by now.
+    """
 
     id: int
+    label: Said | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,42 @@ class Heatmap:
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """What light and lens made of a frame: mean grey, 0 to 1, and the fine contrast in it."""
+
+    brightness: float
+    sharpness: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What was kept of an inspection that is already in the log."""
 
     inspection_id: int
     frame: StoredFrame | None = None
     heatmap: Heatmap | None = None
+    measures: Measures | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What somebody said of a part. Of all labels of an inspection the one with the highest id holds."""
+
+    id: int
+    inspection_id: int
+    time: datetime
+    label: Said
+    by: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A decision, its latest label in it, with the frame that was kept and what was measured on it."""
+
+    inspection: LoggedInspection
+    frame: StoredFrame | None
+    measures: Measures | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,3 +151,5 @@ class Record:
     frame: StoredFrame | None
     heatmap: Heatmap | None
     bundle: BundleRecord | None
+    measures: Measures | None
+    labels: Sequence[Label]  # newest first

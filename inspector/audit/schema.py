@@ -5,11 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, CheckConstraint, Dialect, Float, ForeignKey, Index, MetaData, String, text
+from sqlalchemy import (
+    DDL,
+    JSON,
+    CheckConstraint,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    event,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0001"  # of the newest migration; four digits, counting up
+REVISION = "0002"  # of the newest migration; four digits, counting up
 
 _Json = JSON(none_as_null=True)
 
@@ -120,6 +132,45 @@ class Heatmaps(Base):
     width: Mapped[int]
     height: Mapped[int]
     region: Mapped[list[int] | None] = mapped_column(_Json)
+
+
+class Measures(Base):
+    """What the light and the lens made of a frame, whether or not it is kept."""
+
+    __tablename__ = "measures"
+
+    inspection_id: Mapped[int] = mapped_column(ForeignKey("inspections.id"), primary_key=True)
+    brightness: Mapped[float]
+    sharpness: Mapped[float]
+
+
+class Labels(Base):
+    """What people say of parts; nothing is ever taken back, the latest of a part wins."""
+
+    __tablename__ = "labels"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    inspection_id: Mapped[int] = mapped_column(ForeignKey("inspections.id"), index=True)
+    time: Mapped[datetime] = mapped_column(UtcTime)
+    label: Mapped[str]
+    by: Mapped[str | None]
+    note: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint("label IN ('normal', 'defect')", "label"),
+        {"sqlite_autoincrement": True},
+    )
+
+
+for _change in ("UPDATE", "DELETE"):
+    event.listen(
+        Labels.__table__,
+        "after_create",
+        DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy has no type for it
+            f"CREATE TRIGGER labels_no_{_change.lower()} BEFORE {_change} ON labels "
+            "BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END"
+        ),
+    )
 
 
 class Events(Base):

@@ -253,6 +253,24 @@ def test_show_prints_a_decision_and_writes_its_picture(played):
 # --- train and calibrate ----------------------------------------------------------------------------------
 
 
+def test_a_label_is_written_shown_and_filtered(played):
+    def listed(*arguments):
+        return [json.loads(line) for line in played.command("log", "--json", *arguments).stdout.splitlines()]
+
+    one, other = (row["id"] for row in listed()[:2])
+    said = played.command("label", str(one), "defect", "--by", "anna", "--note", "a scratch")
+    assert said.stdout == f"inspection {one} is labelled defect by anna\n"
+    assert played.command("label", str(other), "normal").returncode == 0
+    shown = played.command("show", str(one), "--out", "labelled.png").stdout
+    assert "defect by anna" in shown
+    assert "a scratch" in shown
+    assert "brightness" in shown
+    assert [(row["id"], row["label"]) for row in listed("--label", "defect")] == [(one, "defect")]
+    refuses(played, f"label {one} perhaps", "'perhaps'", "normal or defect", status=2)
+    refuses(played, "log --label perhaps", "'perhaps'", "normal or defect", status=2)
+    refuses(played, "label 999999 normal", "no inspection 999999", "the newest is")
+
+
 def test_train_activates_a_bundle_that_is_not_calibrated(bare):
     before = active(bare)
     done = bare.command("train", "--images", "pictures", "--preset", "tiny", "--epochs", "1")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from inspector.audit import AuditLog, database
+from inspector.audit.labels import add_label
 from inspector.audit.schema import REVISION, Base
 from inspector.errors import LogError
 from tests.inspector.audit.conftest import passed, register
@@ -64,6 +66,28 @@ def test_the_newest_revision_is_the_one_the_code_expects() -> None:
     config = Config()
     config.set_main_option("script_location", str(database._MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
+
+
+@pytest.mark.parametrize("by", ["the daemon", "a label"])
+def test_an_older_log_is_brought_up_to_date_and_loses_nothing(path: Path, by: str) -> None:
+    path.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        database._upgrade(connection, "0001")
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO inspections (time, camera, recipe, verdict, reason) "
+            "VALUES ('2026-05-09T12:00:00.000000Z', 'top', 'demo', 3, 'late')"
+        )
+    if by == "a label":
+        add_label(path, 1, "normal")
+    else:
+        AuditLog.open(path).close()
+    with AuditLog.open(path, readonly=True) as log:
+        assert [(row.reason, row.label) for row in log.inspections()] == [
+            ("late", "normal" if by == "a label" else None)
+        ]
 
 
 def test_an_older_log_is_not_read_half(path: Path) -> None:

@@ -1,6 +1,6 @@
-"""A model on disk: <recipe>/<id>/weights.safetensors and bundle.json.
+"""A model on disk, <recipe>/<id>/: weights, bundle.json and, once calibrated, its scores.
 
-bundle.json names the SHA-256 of the weights, and the id is the SHA-256 of bundle.json: `sha256sum` verifies a
+bundle.json names the SHA-256 of the others, and the id is the SHA-256 of bundle.json: `sha256sum` verifies a
 bundle by hand. A bundle is never changed; a new threshold makes a child beside it. `<recipe>/current` holds
 the id of the active one.
 """
@@ -24,6 +24,7 @@ import safetensors.torch
 from torch import Tensor
 
 from inspector.errors import BundleError
+from inspector.model import sample as samples
 from inspector.model.records import (
     Architecture,
     Preprocessing,
@@ -32,9 +33,11 @@ from inspector.model.records import (
     from_json,
     to_json,
 )
+from inspector.model.sample import Sample
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
+SAMPLE = "calibration.safetensors"
 RECORD = "bundle.json"
 CURRENT = "current"
 
@@ -42,12 +45,14 @@ __all__ = [
     "Architecture",
     "Bundle",
     "Preprocessing",
+    "Sample",
     "Scoring",
     "Threshold",
     "activate",
     "active",
     "listing",
     "load",
+    "sample",
     "weights",
     "with_threshold",
     "write",
@@ -94,18 +99,21 @@ def write(
             "scoring": to_json(scoring),
             "threshold": None if threshold is None else to_json(threshold),
             "provenance": dict(provenance),
-            "weights": {
-                "sha256": _sha256(folder / WEIGHTS),
-                "bytes": (folder / WEIGHTS).stat().st_size,
-            },
+            "weights": _described(folder / WEIGHTS),
         }
         return load(_finish(folder, record))
 
 
-def with_threshold(bundle: Bundle, threshold: Threshold, evidence: Mapping[str, Any] | None = None) -> Bundle:
+def with_threshold(
+    bundle: Bundle,
+    threshold: Threshold,
+    evidence: Mapping[str, Any] | None = None,
+    sample: Sample | None = None,
+) -> Bundle:
     """A child of the bundle with this threshold: same weights (hard-linked), new id, parent recorded.
 
-    evidence: more about the calibration, kept in provenance["calibration"]. Raises BundleError.
+    evidence: more about the calibration, kept in provenance["calibration"]. sample: the scores behind it,
+    which drift is measured against. Raises BundleError.
     """
     record = _read_record(bundle.path)
     provenance = record["provenance"] | {"parent": bundle.id, "calibration": dict(evidence or {})}
@@ -115,13 +123,21 @@ def with_threshold(bundle: Bundle, threshold: Threshold, evidence: Mapping[str, 
         except OSError:  # a file system without hard links
             shutil.copyfile(bundle.path / WEIGHTS, folder / WEIGHTS)
             _fsync(folder / WEIGHTS)
-        return load(_finish(folder, record | {"threshold": to_json(threshold), "provenance": provenance}))
+        kept = None
+        if sample is not None:
+            (folder / SAMPLE).write_bytes(samples.to_bytes(sample))
+            _fsync(folder / SAMPLE)
+            kept = _described(folder / SAMPLE)
+        changes = {"threshold": to_json(threshold), "provenance": provenance, "calibration": kept}
+        return load(_finish(folder, record | changes))
 
 
 def load(path: Path) -> Bundle:
     """The bundle in this folder, verified to the last byte. Raises BundleError saying what is wrong."""
-    bundle = _describe(path)
-    _verify_weights(path, _read_record(path)["weights"])
+    bundle, record = _describe(path), _read_record(path)
+    _verify(path / WEIGHTS, record["weights"])
+    if record.get("calibration") is not None:
+        _verify(path / SAMPLE, record["calibration"])
     return bundle
 
 
@@ -137,6 +153,23 @@ def weights(bundle: Bundle) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise _broken(bundle.path, f"{WEIGHTS} is not a safetensors file ({error})") from error
+
+
+def sample(bundle: Bundle) -> Sample | None:
+    """The scores that the threshold was set on; None where they were not kept.
+
+    Raises BundleError when the file has changed since load().
+    """
+    expected = _read_record(bundle.path).get("calibration")
+    if expected is None:
+        return None
+    try:
+        data = (bundle.path / SAMPLE).read_bytes()
+    except OSError as error:
+        raise _broken(bundle.path, f"{SAMPLE} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise _broken(bundle.path, f"{SAMPLE} has been altered")
+    return samples.from_bytes(data)
 
 
 def activate(recipe_dir: Path, bundle_id: str) -> None:
@@ -228,18 +261,23 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _verify_weights(path: Path, expected: Mapping[str, Any]) -> None:
-    file = path / WEIGHTS
+def _described(file: Path) -> dict[str, Any]:
+    return {"sha256": _sha256(file), "bytes": file.stat().st_size}
+
+
+def _verify(file: Path, expected: Mapping[str, Any]) -> None:
     try:
         size = file.stat().st_size
         if size != expected["bytes"]:
-            raise _broken(path, f"{WEIGHTS} has {size} bytes, expected {expected['bytes']}: cut short?")
+            raise _broken(
+                file.parent, f"{file.name} has {size} bytes, expected {expected['bytes']}: cut short?"
+            )
         if _sha256(file) != expected["sha256"]:
-            raise _broken(path, f"{WEIGHTS} has been altered")
+            raise _broken(file.parent, f"{file.name} has been altered")
     except FileNotFoundError:
-        raise _broken(path, f"{WEIGHTS} is missing") from None
+        raise _broken(file.parent, f"{file.name} is missing") from None
     except OSError as error:
-        raise _broken(path, f"{WEIGHTS} cannot be read ({error.strerror})") from error
+        raise _broken(file.parent, f"{file.name} cannot be read ({error.strerror})") from error
 
 
 def _broken(path: Path, what: str) -> BundleError:

@@ -11,6 +11,9 @@ from inspector.errors import BundleError, ModelError
 
 R = TypeVar("R")
 
+ORDER_STATISTIC = "order-statistic"
+EXTRAPOLATED = "extrapolated"
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -153,7 +156,9 @@ class Threshold:
     """A threshold and its evidence: reject when score > value.
 
     Of all normal parts at most target_rate are rejected, with this confidence, as far as the n parts
-    can prove it; proven_rate is what they do prove. Valid on this device and precision alone.
+    can prove it; proven_rate is what they do prove, whatever the distribution of the scores. Valid on this
+    device and precision alone. method: "order-statistic", or "extrapolated", where a tail was fitted because
+    n is too small for a proof.
     """
 
     value: float
@@ -161,7 +166,7 @@ class Threshold:
     confidence: float
     proven_rate: float
     n: int
-    rank: int  # value is the rank-th smallest of the n scores
+    rank: int  # of the n scores so many are not above value
     method: str
     device: str
     precision: str
@@ -169,11 +174,18 @@ class Threshold:
     scores_sha256: str  # of the n scores as float64, little endian, in the order they were taken
     source: str  # where the normal parts came from
     self_test: tuple[float, ...] = ()  # selftest.answer() of this engine; empty in bundles from before
+    interval: tuple[float, ...] = ()  # around the score that target_rate of normal parts exceed: either limit
+    # holds with this confidence, and the upper one is value; empty where the n parts give none
 
     @property
     def proven(self) -> bool:
         """Whether the n parts were enough to prove the rate asked for."""
         return self.proven_rate <= self.target_rate
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether value rests on a fitted tail, not on scores that were seen."""
+        return self.method == EXTRAPOLATED
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from inspector.errors import BundleError
 from inspector.model import bundle as bundles
-from inspector.model.bundle import Bundle, Threshold
+from inspector.model.bundle import Bundle, Sample, Threshold
 from inspector.model.network import build
 
 
@@ -55,6 +56,28 @@ def test_a_threshold_makes_a_child(stored: Bundle, threshold: Threshold, recipe:
     assert (child.path / "weights.safetensors").samefile(stored.path / "weights.safetensors")
     assert bundles.load(stored.path) == stored
     assert [b.id for b in bundles.listing(recipe)] == [stored.id, child.id]
+
+
+def test_the_scores_behind_a_threshold_are_kept_and_verified(stored: Bundle, threshold: Threshold) -> None:
+    assert bundles.sample(stored) is None
+    kept = Sample(np.array([0.3, 0.1, 0.2]), np.array([0.5, 0.5, 0.4]), np.array([]))
+    child = bundles.with_threshold(stored, threshold, sample=kept)
+    back = bundles.sample(bundles.load(child.path))
+    assert back is not None
+    assert [array.tolist() for array in (back.scores, back.brightness, back.sharpness)] == [
+        [0.3, 0.1, 0.2],
+        [0.5, 0.5, 0.4],
+        [],
+    ]
+    assert bundles.sample(bundles.with_threshold(child, replace(threshold, n=3))) is None
+    file = child.path / "calibration.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    for ask in (bundles.load, lambda path: bundles.sample(child)):
+        with pytest.raises(BundleError, match=r"calibration\.safetensors has been altered"):
+            ask(child.path)
+    file.unlink()
+    with pytest.raises(BundleError, match=r"calibration\.safetensors is missing"):
+        bundles.load(child.path)
 
 
 def _cut(path: Path) -> None:

@@ -88,6 +88,7 @@ class Channel:
     camera_problem: str = "the camera process has not opened it"
     model_problem: str = ""  # why the model does not work, empty while it does
     model_failed_at: float = 0.0  # since when, monotonic s
+    model_refused: str = ""  # why the active bundle is not the one that judges, empty while it is
     acknowledged: int | None = None  # sequence of the last verdict that the PLC says it has used
     overrun: bool = False  # the last trigger came too soon
     in_work: int | None = None  # token of the request whose frame is being scored

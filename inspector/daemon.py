@@ -37,6 +37,7 @@ from inspector.plc.registers import InspectorBlock
 from inspector.settings import Settings
 from inspector.status import Status
 from inspector.supervision import Supervision
+from inspector.swap import Swapper
 from inspector.tally import Tally
 from inspector.verdict import Decision, Reason, judge
 
@@ -99,8 +100,9 @@ class Daemon:
         self._stopping = False
         self._ticked = time.monotonic()
         self._stall_s = STALL_S + max(camera.deadline_ms for camera in settings.camera) / 1000
+        self._swapper = Swapper(settings, self._channels, log, self._journal)
         self._supervision = Supervision(
-            settings, self._channels, frames, self._answers, self._health, self._journal
+            settings, self._channels, frames, self._answers, self._health, self._journal, self._swapper
         )
         self.status = Status(
             settings,
@@ -336,6 +338,7 @@ class Daemon:
 
     def _shut_down(self) -> None:
         self._supervision.stopping()
+        self._swapper.close()
         self._health.stopping = True
         self._health.running = False
         if self._stopping:  # after an error of our own another round would only raise it again

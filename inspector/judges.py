@@ -80,13 +80,17 @@ def load_for_line(settings: Settings, log: AuditLog) -> dict[str, Judge]:
     judges = {}
     for name in sorted({camera.recipe for camera in settings.camera}):
         try:
-            judges[name] = _judge(settings, log, name)
+            judges[name] = judge_of(settings, log, name)
         except ModelError as error:
             judges[name] = Judge(Broken(error), None, None, None, problem=str(error))
     return judges
 
 
-def _judge(settings: Settings, log: AuditLog, recipe: str) -> Judge:
+def judge_of(settings: Settings, log: AuditLog, recipe: str) -> Judge:
+    """The recipe's active bundle on its engine, warm and tested: its judge says what speaks against it.
+
+    Raises BundleError, ModelError and LogError.
+    """
     from inspector.model.engine import calibrated_for
 
     bundle = active_bundle(settings, recipe)

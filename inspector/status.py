@@ -48,6 +48,11 @@ def problems(channels: Iterable[Channel], health: Health) -> list[str]:
     return found
 
 
+def warnings(channels: Iterable[Channel]) -> list[str]:
+    """What somebody should look at though parts are inspected."""
+    return list(dict.fromkeys(channel.model_refused for channel in channels if channel.model_refused))
+
+
 def describe(channels: list[Channel], health: Health) -> str:
     """The same in one line, for `systemctl status`."""
     found = problems(channels, health)
@@ -86,6 +91,7 @@ class Status:
             "station": settings.station.name,
             "state": state(self._channels, health),
             "problems": problems(self._channels, health),
+            "warnings": warnings(self._channels),
             "version": __version__,
             "pid": os.getpid(),
             "since": self._since.isoformat(timespec="seconds"),
@@ -148,6 +154,7 @@ class Status:
                 "where": judge.where,
                 "ok": channel.model_ok and judge.uncalibrated is None,
                 "problem": channel.model_problem or judge.uncalibrated or "",
+                "refused": channel.model_refused,
             },
         }
 

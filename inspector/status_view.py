@@ -23,6 +23,8 @@ def show(now: dict[str, Any], console: Console | None = None) -> None:
     )
     for problem in now["problems"]:
         console.print(f"[red]FAULT[/] {escape(problem)}", soft_wrap=True)
+    for warning in now["warnings"]:
+        console.print(f"[yellow]WARNING[/] {escape(warning)}", soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")

@@ -19,6 +19,7 @@ from inspector.journal import Journal
 from inspector.opening import damage_note
 from inspector.settings import Settings
 from inspector.status import describe
+from inspector.swap import Swapper
 
 logger = structlog.get_logger()
 
@@ -36,6 +37,7 @@ class Supervision:
         answers: Answers,
         health: Health,
         journal: Journal,
+        swapper: Swapper,
     ) -> None:
         self._settings = settings
         self._channels = channels
@@ -43,6 +45,7 @@ class Supervision:
         self._answers = answers
         self._health = health
         self._journal = journal
+        self._swapper = swapper
         self._systemd = sdnotify.SystemdNotifier()
         self._told = ""
         self._due = 0.0
@@ -72,6 +75,7 @@ class Supervision:
         self._check_disk()
         self._answers.settle()
         self._journal.settle()
+        self._swapper.look()
         for channel in self._channels:
             if channel.model_problem:
                 self._try_model(channel)

@@ -50,17 +50,25 @@ class Answer:
     delivered: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Undelivered:
-    """A verdict that the PLC has not confirmed."""
+    """A verdict that the PLC has not confirmed, its row committed."""
 
     request: Request
+    inspection: Inspection
+    row: int | None
+    decision: Decision
     block: InspectorBlock
     tried: bool = False  # it may have arrived all the same, only its confirmation not
 
+    @property
+    def until_ns(self) -> int | None:
+        """When it becomes too old to be delivered as it is; None, never, for a FAULT."""
+        return None if self.decision.verdict is Verdict.FAULT else self.request.deadline_ns
+
     def expired(self) -> bool:
-        """Whether it has become too old to be delivered as it is; a FAULT never does."""
-        return self.block.verdict != Verdict.FAULT and time.monotonic_ns() >= self.request.deadline_ns
+        """Whether it is too old by now."""
+        return self.until_ns is not None and time.monotonic_ns() >= self.until_ns
 
 
 class Answers:
@@ -86,7 +94,7 @@ class Answers:
         self._observer = observer
         self._beats = beats
         self._alive = alive
-        self._failed_because = ""  # the last problem of the log
+        self._failed_because = health.log_problem = log.problem  # the last problem of the log
         self._owed: deque[Inspection] = deque(maxlen=OWED_AT_MOST)  # on the wire, not in the log yet
         self._undelivered: defaultdict[str, deque[Undelivered]] = defaultdict(
             lambda: deque(maxlen=UNDELIVERED_AT_MOST)
@@ -107,23 +115,24 @@ class Answers:
             started = time.monotonic_ns()
             if decision.verdict is not Verdict.FAULT and request.asked_ns < channel.forgotten_ns:
                 decision = Decision.fault(Reason.RESTARTED)
-            row, decision = self._commit(channel, request, _in_time(request, decision), frame, scored)
+            inspection = self._inspection(channel, request, frame, scored)
+            row, decision = self._commit(inspection, _in_time(request, decision))
             if _in_time(request, decision) != decision:  # the commit itself took too long
-                late = _in_time(request, decision)
-                row, decision = self._commit(channel, request, late, frame, scored)
+                row, decision = self._commit(inspection, _in_time(request, decision))
             committed = time.monotonic_ns()
-            delivered = self._write(channel, request, decision, scored, committed)
+            sent = Undelivered(request, inspection, row, decision, self._block(channel, request, scored))
+            delivered = self._write(channel, sent)
             written = time.monotonic_ns()
         stages = dict(scored.stages) if scored else {}
         stages["commit"] = (committed - started) / 1e6
         stages["modbus"] = (written - committed) / 1e6
         stages["total"] = (written - request.asked_ns) / 1e6
         answer = Answer(
-            row,
+            sent.row,
             channel.name,
             request.sequence,
             request.part_id,
-            decision,
+            sent.decision,  # a verdict may have become too old while it waited for its turn
             scored.score if scored else None,
             frame.source if frame else None,
             stages,
@@ -133,20 +142,16 @@ class Answers:
         self._tell(channel, answer)
         return answer
 
-    def _commit(
-        self,
-        channel: Channel,
-        request: Request,
-        decision: Decision,
-        frame: Frame | None,
-        scored: Scored | None,
-    ) -> tuple[int | None, Decision]:
-        inspection = Inspection(
+    def _inspection(
+        self, channel: Channel, request: Request, frame: Frame | None, scored: Scored | None
+    ) -> Inspection:
+        """The row, but for what is decided."""
+        return Inspection(
             time=datetime.now(UTC),
             camera=channel.name,
             recipe=channel.settings.recipe,
-            verdict=int(decision.verdict),
-            reason=decision.reason,
+            verdict=int(Verdict.FAULT),
+            reason=None,
             sequence=request.sequence,
             part_id=request.part_id,
             score=scored.score if scored else None,
@@ -157,11 +162,14 @@ class Answers:
             latency_ms=(time.monotonic_ns() - request.asked_ns) / 1e6,
             stages=scored.stages if scored else None,
         )
+
+    def _commit(self, inspection: Inspection, decision: Decision) -> tuple[int | None, Decision]:
+        inspection = replace(inspection, verdict=int(decision.verdict), reason=decision.reason)
         try:
             row = self._commit_with_evidence(inspection)
         except LogError as error:
             self._log_failed(error)
-            logger.error("row not committed", camera=channel.name, error=str(error))
+            logger.error("row not committed", camera=inspection.camera, error=str(error))
             if decision.verdict is not Verdict.FAULT:
                 decision = Decision.fault(Reason.STORAGE)
             self._owed.append(replace(inspection, verdict=int(decision.verdict), reason=decision.reason))
@@ -200,22 +208,23 @@ class Answers:
         self._health.log_problem = ""
         logger.info("the log can be written again")
 
-    def _write(
-        self, channel: Channel, request: Request, decision: Decision, scored: Scored | None, now_ns: int
-    ) -> bool:
-        channel.overrun = decision.reason is Reason.OVERRUN
-        channel.block = replace(
+    @staticmethod
+    def _block(channel: Channel, request: Request, scored: Scored | None) -> InspectorBlock:
+        return replace(
             channel.block,
-            verdict=int(decision.verdict),
             sequence=request.sequence,
             part_id=request.part_id,
             score=scored.score if scored else None,
             threshold=channel.judge.threshold,
             recipe=channel.recipe.number,
-            latency_ms=(now_ns - request.asked_ns) / 1e6,
+            latency_ms=(time.monotonic_ns() - request.asked_ns) / 1e6,
             overruns=channel.lane.overruns,
         )
-        self._undelivered[channel.name].append(Undelivered(request, channel.block))
+
+    def _write(self, channel: Channel, sent: Undelivered) -> bool:
+        channel.overrun = sent.decision.reason is Reason.OVERRUN
+        sent.block = channel.block = replace(sent.block, verdict=int(sent.decision.verdict))
+        self._undelivered[channel.name].append(sent)
         try:
             self.flush(channel)
         except PlcError:
@@ -232,7 +241,7 @@ class Answers:
         return len(self._owed)
 
     def flush(self, channel: Channel) -> None:
-        """Write what waits to be delivered, oldest first, what is too old by now as FAULT.
+        """Write what waits to be delivered, oldest first, what is too old when its turn comes as FAULT.
 
         Only on the connection on which the channel has been taken up: on a newer one it is not known yet
         what the PLC still holds. The caller holds the channel's lock. Raises PlcError; what was not written
@@ -240,14 +249,17 @@ class Answers:
         """
         queue = self._undelivered[channel.name]
         while queue:
-            if queue[0].tried and self._arrived(channel, queue[0]):
+            one = queue[0]
+            if one.tried and self._arrived(channel, one):
                 queue.popleft()
                 continue
-            if queue[0].expired():
-                queue[0] = self._as_fault(channel, queue[0], Reason.LATE)
-            queue[0] = replace(queue[0], tried=True)
-            self.write(channel, queue[0].block)
-            queue.popleft()
+            if one.expired():
+                self._make_fault(one, Reason.LATE)
+            tried, one.tried = one.tried, True
+            if self.write(channel, one.block, one.until_ns):
+                queue.popleft()
+            else:  # not even begun: its deadline has passed
+                one.tried = tried
 
     def waiting(self, channel: Channel) -> set[tuple[int, int]]:
         """Sequence and part id of each verdict that waits to be delivered."""
@@ -260,10 +272,9 @@ class Answers:
         The caller holds the channel's lock.
         """
         channel.forgotten_ns = before_ns
-        queue = self._undelivered[channel.name]
-        for index, one in enumerate(queue):
-            if one.block.verdict != Verdict.FAULT:
-                queue[index] = self._as_fault(channel, one, Reason.RESTARTED)
+        for one in self._undelivered[channel.name]:
+            if one.decision.verdict is not Verdict.FAULT:
+                self._make_fault(one, Reason.RESTARTED)
 
     def _arrived(self, channel: Channel, waiting: Undelivered) -> bool:
         """Whether the registers hold it; where coils follow them it is written again in any case."""
@@ -278,29 +289,34 @@ class Answers:
             channel.confirmed_on = None  # it has been there for long: to be taken out like any from before
         return True
 
-    def _as_fault(self, channel: Channel, waiting: Undelivered, reason: Reason) -> Undelivered:
-        """The FAULT that goes out in its place, with a row of its own."""
-        fault = Decision.fault(reason)
-        self._commit(channel, waiting.request, fault, None, None)
-        return replace(waiting, block=replace(waiting.block, verdict=int(fault.verdict), score=None))
+    def _make_fault(self, one: Undelivered, reason: Reason) -> None:
+        """A FAULT goes out in its place, with a row of its own that keeps the score."""
+        age_ms = (time.monotonic_ns() - one.request.asked_ns) / 1e6
+        row = replace(one.inspection, time=datetime.now(UTC), latency_ms=age_ms)
+        one.row, one.decision = self._commit(row, Decision.fault(reason))
+        one.block = replace(one.block, verdict=int(Verdict.FAULT))
 
-    def write(self, channel: Channel, block: InspectorBlock) -> None:
-        """Write a block to the channel's registers, then the coils that follow it. Raises PlcError."""
+    def write(self, channel: Channel, block: InspectorBlock, until_ns: int | None = None) -> bool:
+        """Write a block to the channel's registers, then the coils that follow it. Raises PlcError.
+
+        False, and nothing written, when its turn has not come by until_ns (monotonic).
+        """
         if self._link is None:
-            return
+            return True
         status = channel.status(log_ok=self._health.storage_ok, running=self._health.running)
         beating = self._alive()
         if beating:
             channel.heartbeat = next_heartbeat(channel.heartbeat)
         block = replace(block, heartbeat=channel.heartbeat, status=status)
-        self._link.write_inspector(channel.settings.inspector_base, block, on=channel.taken_up)
+        base, on, outputs = channel.settings.inspector_base, channel.taken_up, channel.settings.coils
+        passed, rejected = coils(block.verdict)
+        follow = None if outputs is None else {outputs.passed: passed, outputs.rejected: rejected}
+        if not self._link.write_inspector(base, block, coils=follow, until_ns=until_ns, on=on):
+            return False
         if beating:
             self._beats.beaten(channel.name, time.monotonic())
-        outputs = channel.settings.coils
-        if outputs is not None:
-            passed, rejected = coils(block.verdict)
-            self._link.write_coils({outputs.passed: passed, outputs.rejected: rejected}, on=channel.taken_up)
         self._confirm(channel, block)
+        return True
 
     def _confirm(self, channel: Channel, block: InspectorBlock) -> None:
         channel.confirmed = (block.sequence, block.part_id)

@@ -162,13 +162,13 @@ def _camera(settings: Settings, name: str | None, recipe: str) -> CameraSettings
 def run_station(settings: Settings) -> None:
     """The daemon until it is stopped."""
     from inspector import logs
-    from inspector.opening import alone, open_log
+    from inspector.opening import StationLog, alone
 
     logs.configure(settings.logging)
     sys.setswitchinterval(SWITCH_S)
-    with alone(settings.station.data), open_log(settings, BUSY_S) as log:
+    with alone(settings.station.data), StationLog(settings, BUSY_S) as log:
         from inspector import (
-            judges,  # seconds of imports, which a log that cannot be opened does not wait for
+            judges,  # seconds of imports, which a log that will not do does not wait for
         )
         from inspector.daemon import Daemon
 

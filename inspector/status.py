@@ -15,11 +15,11 @@ import numpy as np
 
 from inspector import __version__
 from inspector.answer import Answers
+from inspector.audit import aside
 from inspector.channel import Channel
 from inspector.evidence import EvidenceWriter
 from inspector.health import Health
 from inspector.line import LineLoop
-from inspector.opening import SET_ASIDE
 from inspector.plc.link import Link
 from inspector.settings import Settings
 from inspector.tally import Counts, Tally
@@ -104,7 +104,7 @@ class Status:
                 "file": str(settings.database),
                 "synchronous": settings.log.synchronous,
                 "rows_owed": self._answers.owed,
-                "set_aside": sorted(file.name for file in settings.station.data.glob(SET_ASIDE)),
+                "set_aside": aside.kept(settings.station.data),
             },
             "disk": {
                 "ok": not health.low_disk,

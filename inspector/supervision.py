@@ -11,12 +11,12 @@ import sdnotify
 import structlog
 
 from inspector.answer import Answers
+from inspector.audit.aside import Note, write_note
 from inspector.audit.frames import FrameStore
 from inspector.channel import Channel
 from inspector.errors import LogError, ModelError
 from inspector.health import Health
 from inspector.journal import Journal
-from inspector.opening import damage_note
 from inspector.settings import Settings
 from inspector.status import describe
 from inspector.swap import Swapper
@@ -101,7 +101,7 @@ class Supervision:
     def _leave_a_note(self) -> None:
         """A large log is not checked at start: the next daemon must be told."""
         try:
-            damage_note(self._settings.database).write_text(self._health.log_problem, encoding="utf-8")
+            write_note(self._settings.database, Note(self._health.log_problem))
         except OSError as error:
             logger.error("the damage is not noted", error=error.strerror)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect
 
+from inspector.audit import journal
+from inspector.audit.aside import sync
 from inspector.audit.failures import explained
-from inspector.audit.schema import REVISION
+from inspector.audit.schema import REVISION, Base
 from inspector.errors import DamagedLogError, LogError
 
 Synchronous = Literal["FULL", "NORMAL"]
@@ -22,9 +23,6 @@ _SYNCHRONOUS = {"NORMAL": 1, "FULL": 2}
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _AUTOCHECKPOINT_PAGES = 8000  # a safety net: AuditLog.checkpoint() keeps the journal far below it
 _TRUNCATE_BYTES = 64 * 2**20
-_JOURNAL_BYTES = 8 * 2**20
-_JOURNAL_HEADER = struct.Struct(">8I")  # https://www.sqlite.org/fileformat.html#the_write_ahead_log
-_JOURNAL_MAGIC = {0x377F0682: "<", 0x377F0683: ">"}  # and the byte order of its checksums
 _QUICK_CHECK_BYTES = 64 * 2**20  # above this, checking at every start would hold up the line
 
 
@@ -41,7 +39,7 @@ def open_for_writing(path: Path, synchronous: Synchronous, busy_timeout_s: float
             f"folder {path.parent} for the inspection log cannot be created: {error.strerror}; "
             "create it and give this user write permission"
         ) from error
-    _refuse_damaged_journal(path)
+    journal.refuse_damaged(path)
     with explained(path):
         connection = _engine(lambda: _connect(path, "mode=rwc", busy_timeout_s), "BEGIN IMMEDIATE").connect()
         try:
@@ -49,8 +47,9 @@ def open_for_writing(path: Path, synchronous: Synchronous, busy_timeout_s: float
             _quick_check(connection, path)
             with connection.begin():
                 _migrate(connection, path)
-            _lay_out_journal(journal_of(path))
-            _sync(path.parent)
+            _refuse_other_schema(connection, path)
+            journal.lay_out(journal.journal_of(path))
+            sync(path.parent)
         except BaseException:
             connection.close()
             raise
@@ -85,6 +84,8 @@ def guest(path: Path, patience_s: float) -> Iterator[Connection]:
     """
     if not path.exists():
         raise LogError(f"there is no inspection log at {path}; `inspector run` begins one")
+    journal.refuse_damaged(path)
+    journal.refuse_loss(path)
     with explained(path):
         connection = _engine(lambda: _connect(path, "mode=rw", patience_s), "BEGIN IMMEDIATE").connect()
         try:
@@ -93,60 +94,9 @@ def guest(path: Path, patience_s: float) -> Iterator[Connection]:
             with connection.begin():
                 _migrate(connection, path)
                 yield connection
-            _sync(journal_of(path))
+            sync(journal.journal_of(path))
         finally:
             connection.close()
-
-
-def journal_of(path: Path) -> Path:
-    """SQLite's write-ahead log of this database."""
-    return path.with_name(path.name + "-wal")
-
-
-def _refuse_damaged_journal(path: Path) -> None:
-    """Raise DamagedLogError for a journal whose header is damaged.
-
-    SQLite takes it for an empty one: it would begin it anew over the rows that it holds, in silence.
-    """
-    try:
-        with journal_of(path).open("rb") as file:
-            header = file.read(_JOURNAL_HEADER.size)
-    except OSError:  # there is none; whatever else it is, SQLite says
-        return
-    if len(header) < _JOURNAL_HEADER.size or not any(header) or _sound(header):
-        return
-    raise DamagedLogError(
-        f"the journal of the inspection log, {journal_of(path)}, is damaged at its beginning, so the newest "
-        "decisions cannot be read; move log and journal away and keep both, a new log is begun in their place"
-    )
-
-
-def _sound(header: bytes) -> bool:
-    """Whether these 32 bytes begin a journal: the magic number, and the checksum of what follows it."""
-    magic, *_, first, second = _JOURNAL_HEADER.unpack(header)
-    if magic not in _JOURNAL_MAGIC:
-        return False
-    one = two = 0
-    numbers = struct.unpack(f"{_JOURNAL_MAGIC[magic]}6I", header[:24])
-    for even, odd in zip(numbers[::2], numbers[1::2], strict=True):
-        one = (one + even + two) & 0xFFFFFFFF
-        two = (two + odd + one) & 0xFFFFFFFF
-    return (one, two) == (first, second)
-
-
-def _lay_out_journal(journal: Path) -> None:
-    """Fill the journal up with zeros once, so that commits overwrite blocks that the file has already.
-
-    A commit that makes the file longer waits for the file system's own journal as well: here that is
-    8 ms in place of 0.4. SQLite reads a journal up to its first frame that is not valid, and a passive
-    checkpoint starts it over without shortening it.
-    """
-    with journal.open("ab") as file:
-        missing = _JOURNAL_BYTES - file.tell()
-        if missing > 0:
-            file.write(bytes(missing))
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def _engine(connect: Callable[[], sqlite3.Connection], begin: str) -> Engine:
@@ -221,14 +171,32 @@ def _quick_check(connection: Connection, path: Path) -> None:
         return
     found = _pragma(connection, "quick_check(1)")
     if found != "ok":
-        raise DamagedLogError(
-            f"inspection log {path} is damaged ({found.splitlines()[-1]}); move it away and keep it "
-            f"(`sqlite3 {path} .recover` reads what is left), a new log is begun in its place"
-        )
+        raise _damaged(path, found.splitlines()[-1])
+
+
+def check_whole(path: Path) -> None:
+    """Look at every page, index and reference of a log, however large, and change none. Raises LogError."""
+    with explained(path), closing(_connect_reader(path, busy_timeout_s=1.0)) as connection:
+        found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        orphan = connection.execute("PRAGMA foreign_key_check").fetchone()
+    if found != "ok":
+        raise _damaged(path, found.splitlines()[-1])
+    if orphan is not None:
+        raise _damaged(path, f"a row of {orphan[0]} has lost what it belongs to in {orphan[2]}")
+
+
+def _damaged(path: Path, what: str) -> DamagedLogError:
+    return DamagedLogError(
+        f"inspection log {path} is damaged ({what}); move it away and keep it "
+        f"(`sqlite3 {path} .recover` reads what is left), a new log is begun in its place"
+    )
 
 
 def _revision(connection: Connection, path: Path) -> str | None:
-    """The schema revision of the file, None for an empty one. Raises LogError when it is none of ours."""
+    """The schema revision of the file, None for an empty one.
+
+    Raises LogError when it is none of ours, DamagedLogError when it was.
+    """
     tables = inspect(connection).get_table_names()
     if not tables:
         return None
@@ -236,6 +204,8 @@ def _revision(connection: Connection, path: Path) -> str | None:
     if "alembic_version" in tables:
         found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if found is None or not found.isdigit():
+        if len(set(tables) & set(Base.metadata.tables)) > 1:  # a log, whatever became of it
+            raise _damaged(path, "its alembic_version does not say which schema it has")
         raise LogError(
             f"{path} is a SQLite database but not an inspection log (it has the tables "
             f"{', '.join(tables[:5])}); name another file"
@@ -254,6 +224,19 @@ def _migrate(connection: Connection, path: Path) -> None:
         _upgrade(connection)
 
 
+def _refuse_other_schema(connection: Connection, path: Path) -> None:
+    """Every table with every column must be there, or the next decision finds out."""
+    with connection.begin():
+        found = inspect(connection)
+        tables = set(found.get_table_names())
+        for name, table in Base.metadata.tables.items():
+            if name not in tables:
+                raise _damaged(path, f"it has lost its table {name}")
+            missing = set(table.columns.keys()) - {column["name"] for column in found.get_columns(name)}
+            if missing:
+                raise _damaged(path, f"its table {name} has lost {', '.join(sorted(missing))}")
+
+
 def _upgrade(connection: Connection, to: str = REVISION) -> None:
     from alembic import command  # here, because it costs a quarter second that a usual start can do without
     from alembic.config import Config
@@ -262,15 +245,6 @@ def _upgrade(connection: Connection, to: str = REVISION) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, to)
-
-
-def _sync(path: Path) -> None:
-    """Make the file durable; of a folder, the entries of the files in it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def checkpoint(path: Path, truncate_above: int = _TRUNCATE_BYTES) -> None:
@@ -282,8 +256,8 @@ def checkpoint(path: Path, truncate_above: int = _TRUNCATE_BYTES) -> None:
     connection = _connect(path, "mode=rw", busy_timeout_s=0)
     try:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        journal = journal_of(path)
-        if journal.exists() and journal.stat().st_size > truncate_above:
+        file = journal.journal_of(path)
+        if file.exists() and file.stat().st_size > truncate_above:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()

@@ -38,6 +38,8 @@ class AuditLog(Queries):
     cause is gone. Queries never wait for the writer, nor the writer for them.
     """
 
+    problem: str = ""  # why it is not open yet, where it need not be
+
     def __init__(self, path: Path, writer: Connection | None, reader: Engine) -> None:
         super().__init__(path, reader)
         self._writer = writer

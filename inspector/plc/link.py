@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import Final
 
@@ -60,6 +60,10 @@ _EXCEPTIONS: Final = {
 }
 
 
+class _OverdueError(Exception):
+    """A write's turn came too late; it is not made."""
+
+
 class Link:
     """A PLC's registers over Modbus TCP. Thread-safe: one request at a time, the next waits its turn.
 
@@ -89,7 +93,7 @@ class Link:
         self.reconnects = 0  # connections made after the first
         self.last_error = ""
         self.round_trip_ms: float | None = None  # of the last answered request, connecting left out
-        self._lock = Lock()
+        self._lock = RLock()
         self._client: _Client | None = None
         self._connections = 0
         self._failures = 0  # since the last good reply
@@ -121,9 +125,28 @@ class Link:
         """Our own block as the PLC holds it: one FC3 of 13 registers."""
         return InspectorBlock.decode(self._read(base, INSPECTOR_REGISTERS, on=on), self.order)
 
-    def write_inspector(self, base: int, block: InspectorBlock, *, on: int | None = None) -> None:
-        """Our whole block, exactly one FC16 of 13 registers."""
-        self._write(base, block.encode(self.order), on=on)
+    def write_inspector(
+        self,
+        base: int,
+        block: InspectorBlock,
+        *,
+        coils: Mapping[int, bool] | None = None,
+        until_ns: int | None = None,
+        on: int | None = None,
+    ) -> bool:
+        """Our whole block, exactly one FC16 of 13 registers, and in the same turn the coils that follow it.
+
+        until_ns: false, and nothing written, when the write has not begun by then (monotonic), for whatever
+        it had to wait. One that has begun reaches the PLC within `timeout_s`, or its connection is reset.
+        """
+        with self._lock:
+            try:
+                self._write(base, block.encode(self.order), on=on, until_ns=until_ns)
+            except _OverdueError:
+                return False
+            if coils:
+                self.write_coils(coils, on=on)
+        return True
 
     def write_heartbeat(self, base: int, heartbeat: int, status: Status, *, on: int | None = None) -> None:
         """The first two registers of our block alone, one FC16: the verdict stays as it is."""
@@ -155,12 +178,13 @@ class Link:
             on=on,
         ).registers
 
-    def _write(self, base: int, registers: list[int], *, on: int | None) -> None:
+    def _write(self, base: int, registers: list[int], *, on: int | None, until_ns: int | None = None) -> None:
         self._request(
             f"writing registers {_span(base, len(registers))}",
             lambda client: client.write_registers(base, registers, device_id=self.device_id),
             lambda reply: (reply.function_code, reply.address, reply.count) == (16, base, len(registers)),
             on=on,
+            until_ns=until_ns,
         )
 
     def _write_coils(self, base: int, values: list[bool], *, on: int | None) -> None:
@@ -178,10 +202,13 @@ class Link:
         fits: Callable[[ModbusPDU], bool],
         *,
         on: int | None,
+        until_ns: int | None = None,
     ) -> ModbusPDU:
         with self._lock:
             started = time.monotonic()
             client = self._connect(what, started, on)
+            if until_ns is not None and time.monotonic_ns() >= until_ns:
+                raise _OverdueError
             client.expect_reply(started + self.timeout_s)
             sent = time.perf_counter()
             try:

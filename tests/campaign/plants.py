@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
-from inspector.answer import Answers
+from inspector.answer import Answers, Undelivered
 from inspector.lane import Lane, Triggered
 from inspector.verdict import Decision, Reason, Verdict
 
@@ -17,9 +16,14 @@ def verdict_before_row() -> None:
     give, write = Answers.give, Answers._write
 
     def early(self: Answers, channel: Any, request: Any, decision: Decision, *more: Any) -> Any:
-        scored = more[1] if len(more) > 1 else None
+        frame, scored = more or (None, None)
         with channel.lock:
-            write(self, channel, request, decision, scored, time.monotonic_ns())
+            row = self._inspection(channel, request, frame, scored)
+            write(
+                self,
+                channel,
+                Undelivered(request, row, None, decision, self._block(channel, request, scored)),
+            )
         return give(self, channel, request, decision, *more)
 
     Answers.give = early
@@ -44,9 +48,10 @@ def pass_for_fault() -> None:
     write = Answers._write
     without_frame = (Reason.CAMERA_DOWN, Reason.NO_FRAME, Reason.RESTARTED)
 
-    def lenient(self: Answers, channel: Any, request: Any, decision: Decision, *more: Any) -> bool:
-        good = Decision(Verdict.PASS) if decision.reason in without_frame else decision
-        return write(self, channel, request, good, *more)
+    def lenient(self: Answers, channel: Any, sent: Undelivered) -> bool:
+        if sent.decision.reason in without_frame:
+            sent.decision = Decision(Verdict.PASS)
+        return write(self, channel, sent)
 
     Answers._write = lenient
 

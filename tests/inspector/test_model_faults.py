@@ -1,5 +1,6 @@
 """A model that is wrong, or that fails while it runs: FAULT with its reason, never a pass."""
 
+import shutil
 import time
 
 import pytest
@@ -19,6 +20,10 @@ def cut_short(station):
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def gone(station):
+    shutil.rmtree(station.data / "models")
+
+
 def another_answer(station):
     write_bundle(station.data / "models" / "part", self_test=(1.0,) * 65)
 
@@ -31,6 +36,7 @@ def no_gpu(station):
     ("spoil", "said"),
     [
         (cut_short, "cut short"),
+        (gone, "inspector train"),
         (another_answer, "self-test of bundle"),
         (no_gpu, "CUDA devices"),
     ],

@@ -1,14 +1,24 @@
 """A log that cannot be used as it is, at start: set aside, named, nothing lost."""
 
+import contextlib
+import errno
+import fcntl
 import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from inspector import opening
+from inspector.audit import aside, journal
+from inspector.audit.aside import Note, kept, note_of, set_aside
+from inspector.audit.database import guest
 from inspector.audit.log import AuditLog
-from inspector.opening import damage_note, open_log, set_aside
+from inspector.errors import InspectorError, LogError
+from inspector.opening import alone, open_log
+from tests.inspector.audit.conftest import fault, passed, register
 
 
 @pytest.fixture
@@ -27,21 +37,38 @@ def told(settings):
         return [row[0] for row in log.execute("SELECT message FROM events WHERE kind = 'log_set_aside'")]
 
 
-def kept(settings, sidecar=""):
-    return sorted(settings.database.parent.glob(f"inspector-damaged-*.db{sidecar}"))
+def old(settings, suffix=".db"):
+    return sorted(settings.database.parent.glob(f"inspector-damaged-*{suffix}"))
+
+
+def begin(settings):
+    """A log with a row that is in the journal alone, as a daemon that is killed leaves it."""
+    log = AuditLog.open(settings.database)
+    log.add_event("kept", "a row that is in the journal alone")
+    files = settings.database, settings.database.with_name("inspector.db-wal")
+    before = [file.read_bytes() for file in files]
+    log.close()
+    for file, content in zip(files, before, strict=True):
+        file.write_bytes(content)
+    return before
 
 
 @pytest.mark.parametrize("damage", [bytes(range(1, 33)), b"\x37\x7f\x06\x82" + bytes(range(28))])
 def test_a_journal_with_a_damaged_header_is_kept_with_its_log(settings, damage):
-    log = AuditLog.open(settings.database)
-    log.add_event("kept", "a row that is in the journal alone")
-    database, journal = (settings.database.with_name(f"inspector.db{part}") for part in ("", "-wal"))
-    before = database.read_bytes(), damage + journal.read_bytes()[32:]
-    log.close()
-    database.write_bytes(before[0])
-    journal.write_bytes(before[1])
+    database, journal = begin(settings)
+    journal = damage + journal[32:]
+    settings.database.with_name("inspector.db-wal").write_bytes(journal)
     assert "is damaged at its beginning" in told(settings)[0]
-    assert (kept(settings)[0].read_bytes(), kept(settings, "-wal")[0].read_bytes()) == before
+    assert (old(settings)[0].read_bytes(), old(settings, ".db-wal")[0].read_bytes()) == (database, journal)
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(b"")])
+def test_a_journal_that_has_lost_its_database_is_kept(settings, spoil):
+    """SQLite would delete it."""
+    _, journal = begin(settings)
+    spoil(settings.database)
+    assert "has lost its database" in told(settings)[0]
+    assert old(settings, ".db-wal")[0].read_bytes() == journal
 
 
 def test_a_journal_of_a_daemon_that_was_killed_is_read(settings):
@@ -63,21 +90,204 @@ def test_a_journal_of_a_daemon_that_was_killed_is_read(settings):
 @pytest.mark.parametrize("note", [b"", b"\xff\xfe", b"malformed"])
 def test_a_note_of_damage_counts_even_if_a_power_cut_has_emptied_or_garbled_it(settings, note):
     AuditLog.open(settings.database).close()
-    damage_note(settings.database).write_bytes(note)
+    note_of(settings.database).write_bytes(note)
     assert len(told(settings)) == 1
-    assert len(kept(settings)) == 1
-    assert not damage_note(settings.database).exists()
+    assert len(old(settings)) == 1
+    assert not note_of(settings.database).exists()
 
 
 def test_two_logs_set_aside_within_a_second_are_both_kept(settings, monkeypatch):
-    class Frozen(opening.datetime):
+    class Frozen(aside.datetime):
         @classmethod
         def now(cls, tz=None):
             return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
 
-    monkeypatch.setattr(opening, "datetime", Frozen)
+    monkeypatch.setattr(aside, "datetime", Frozen)
     contents = [os.urandom(100), os.urandom(100)]
     for content in contents:
         settings.database.write_bytes(content)
-        assert set_aside(settings.database) is not None
-    assert [file.read_bytes() for file in kept(settings)] == contents
+        assert set_aside(settings.database, Note("damaged")).done
+    assert [file.read_bytes() for file in old(settings)] == contents
+
+
+def rows(settings):
+    with contextlib.closing(sqlite3.connect(settings.database)) as log:
+        return [row[0] for row in log.execute("SELECT message FROM events WHERE kind = 'kept' ORDER BY id")]
+
+
+def damaged_in_the_middle(settings, commits=20):
+    """A log and its journal, one page in the middle of which is not what was written; returns the journal."""
+    log = AuditLog.open(settings.database)
+    for index in range(commits):
+        log.add_event("kept", f"row {index}")
+    journal = settings.database.with_name("inspector.db-wal")
+    database, content = settings.database.read_bytes(), bytearray(journal.read_bytes())
+    log.close()
+    used = next(at for at in range(32, len(content), 4120) if not any(content[at : at + 4]))
+    content[32 + (used - 32) // 4120 // 2 * 4120 + 2000] ^= 0xFF
+    settings.database.write_bytes(database)
+    journal.write_bytes(content)
+    return bytes(content)
+
+
+def test_damage_in_the_middle_of_the_journal_is_told_its_copy_kept_and_the_log_goes_on(settings):
+    journal = damaged_in_the_middle(settings)
+    with pytest.raises(LogError, match="nothing is written before"), guest(settings.database, 0.2):
+        pass
+    (message,) = told(settings)
+    assert "is damaged in the middle" in message
+    (copy,) = old(settings, ".wal")
+    assert copy.read_bytes() == journal
+    assert copy.name in message
+    assert kept(settings.database.parent) == [copy.name]
+    left = rows(settings)
+    assert left == [f"row {index}" for index in range(len(left))]
+    assert 0 < len(left) < 20
+    with contextlib.closing(open_log(settings, 0.2)) as log:
+        log.add_event("kept", "a row after it")
+    assert rows(settings) == [*left, "a row after it"]
+    assert len(told(settings)) == 1, "once"
+
+
+def test_a_log_that_is_not_whole_without_what_the_journal_has_lost_is_set_aside(settings):
+    """A checkpoint had copied pages of lost transactions into the database; older ones lie over some."""
+    file = settings.database.with_name("inspector.db-wal")
+    with AuditLog.open(settings.database) as log:
+        register(log)
+        log.commit(fault())
+    with AuditLog.open(settings.database) as log:
+        log.commit(passed())
+        sound = journal.scan(file).end
+        for _ in range(5):
+            log.commit(fault())
+        content = bytearray(file.read_bytes())
+        log.checkpoint()
+        database = settings.database.read_bytes()
+    content[sound + 2000] ^= 0xFF
+    settings.database.write_bytes(database)
+    file.write_bytes(content)
+    (message,) = told(settings)
+    assert "is damaged in the middle" in message
+    assert "ix_inspections_reason" in message, "which knows of decisions that are lost"
+    assert old(settings)[0].read_bytes() == database
+    assert old(settings, ".wal")[0].read_bytes() == content
+
+
+def test_a_damaged_journal_that_another_process_holds_open_is_set_aside_with_its_log(settings):
+    """That process goes on with what it knows of the journal: it must not become shorter under it."""
+    journal = damaged_in_the_middle(settings)
+    hold = (
+        "import sqlite3, sys; log = sqlite3.connect(sys.argv[1]); "
+        "log.execute('SELECT count(*) FROM events').fetchone(); print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, settings.database]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        (message,) = told(settings)
+        other.communicate()
+    assert "another process has the log open" in message
+    assert old(settings, ".db-wal")[0].read_bytes() == journal
+    assert rows(settings) == []
+
+
+class PowerCutError(BaseException):
+    """Nothing more is done."""
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_wherever_setting_aside_is_cut_short_log_and_journal_stay_together(settings, monkeypatch, at):
+    """Before each renaming, that of the note included, and after the last."""
+    database, journal = begin(settings)
+    (settings.database.parent / "inspector.db-shm").write_bytes(b"shared memory")
+    journal = bytes(range(1, 33)) + journal[32:]
+    settings.database.with_name("inspector.db-wal").write_bytes(journal)
+    left = at
+
+    def until_cut(rename):
+        def limited(self, target):
+            nonlocal left
+            if left == 0:
+                raise PowerCutError
+            left -= 1
+            return rename(self, target)
+
+        return limited
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(Path, "rename", until_cut(Path.rename))
+        patch.setattr(Path, "replace", until_cut(Path.replace))
+        open_log(settings, 0.2).close()
+        raise PowerCutError
+    assert len(told(settings)) == 1
+    (log,) = old(settings)
+    assert log.read_bytes() == database
+    assert log.with_name(log.name + "-wal").read_bytes() == journal
+    assert kept(settings.database.parent) == [log.name]
+    assert len(told(settings)) == 1, "once"
+
+
+def test_a_journal_that_somebody_began_while_its_log_was_half_renamed_replaces_nothing(settings):
+    begin(settings)
+    aside.write_note(settings.database, Note("damaged", "inspector-damaged-x.db"))
+    settings.database.with_name("inspector-damaged-x.db-wal").write_bytes(b"the rows")
+    assert set_aside(settings.database, aside.read_note(settings.database)).done
+    assert settings.database.with_name("inspector-damaged-x.db-wal").read_bytes() == b"the rows"
+    assert settings.database.with_name("inspector-damaged-x.db-wal~").exists()
+
+
+def forget_version(log):
+    log.execute("DELETE FROM alembic_version")
+
+
+def drop_table(log):
+    log.execute("DROP TABLE events")
+
+
+def drop_column(log):
+    log.execute("ALTER TABLE inspections DROP COLUMN source")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(forget_version, "alembic_version"), (drop_table, "table events"), (drop_column, "lost source")],
+)
+def test_a_log_that_has_lost_its_schema_is_set_aside(settings, spoil, said):
+    AuditLog.open(settings.database).close()
+    with contextlib.closing(sqlite3.connect(settings.database, isolation_level=None)) as log:
+        spoil(log)
+    (message,) = told(settings)
+    assert said in message
+    assert len(old(settings)) == 1
+
+
+def test_whatever_byte_of_the_header_is_damaged_the_log_is_used_or_set_aside(settings):
+    AuditLog.open(settings.database).close()
+    content = settings.database.read_bytes()
+    set_asides = 0
+    for at in range(100):
+        for sidecar in ("-wal", "-shm"):
+            settings.database.with_name(f"inspector.db{sidecar}").unlink(missing_ok=True)
+        settings.database.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        open_log(settings, 0.2).close()
+        set_asides += len(old(settings))
+        for file in old(settings, ".db*"):
+            file.unlink()
+    assert set_asides > 20
+
+
+def test_another_programs_database_is_refused_and_stays_where_it_is(settings):
+    with contextlib.closing(sqlite3.connect(settings.database)) as other:
+        other.execute("CREATE TABLE recipes (name)")
+    with pytest.raises(LogError, match="not an inspection log"):
+        open_log(settings, 0.2)
+    assert old(settings) == []
+
+
+def test_a_file_system_without_locks_is_told_in_a_message(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = r"inspector.lock cannot be locked: No locks.*local disk"
+    with pytest.raises(InspectorError, match=said), alone(tmp_path):
+        pass

@@ -161,20 +161,58 @@ def test_a_log_locked_for_long_is_fault_and_what_happened_meanwhile_is_written_l
     assert missed.time < events(station, "log")[-1].time, "with the time at which it happened"
 
 
-def test_a_log_that_is_locked_at_start_is_waited_for(station, plc):
+def without_a_log(station, plc, said):
+    """Every part is FAULT, for longer than a start may take; nothing ends."""
+    plc.set_registers(101, [0])
+    station.start(INSPECTOR_STATION__STARTUP_TIMEOUT_S="5")
+    until(lambda: plc.status() & Status.CAMERA_OK and plc.status() & Status.MODEL_OK, "camera and model")
+    faults(plc, 2)
+    storage_fault(station, plc, said)
+    time.sleep(5)
+    faults(plc, 3)
+    assert station.daemon.poll() is None
+    assert not plc.status() & (READY | LOG_OK)
+
+
+def test_a_log_that_is_locked_at_start_is_fault_until_it_is_free(station, plc):
     start(station, plc)
+    passes(plc, 1)
     assert station.stop() == 0
     other = sqlite3.connect(station.data / "inspector.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    seen = len(plc.writes())
-    station.start()
-    until(lambda: "waiting for the log" in station.said(), "it waits")
-    time.sleep(1)
-    assert len(plc.writes()) == seen, "no heartbeat without a log"
+    without_a_log(station, plc, "is locked by another process")
     other.execute("ROLLBACK")
     other.close()
-    until(lambda: len(plc.writes()) > seen and plc.status() & READY, "READY")
-    passes(plc, 1)
+    until(lambda: plc.status() & READY, "READY", 20)
+    passes(plc, 4)
+    assert rows(station) == {
+        (1, PASS): None,
+        (2, FAULT): "storage",
+        (3, FAULT): "storage",
+        (4, PASS): None,
+    }
+    assert [e.severity for e in events(station, "started")] == ["info", "info"]
+    assert "is locked by another process" in events(station, "log")[-1].message
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_disk_that_is_full_at_start_is_fault_until_there_is_room(station, plc, disk, first):
+    station.write(camera(), log='frames = "none"')
+    station.config.write_text(station.config.read_text().replace("min_free_mib = 1", "min_free_mib = 0"))
+    if not first:
+        station.start()
+        until(lambda: plc.status() & READY, "READY")
+        passes(plc, 1)
+        assert station.stop() == 0
+    disk.fill()
+    without_a_log(station, plc, "the disk is full")
+    disk.free()
+    until(lambda: plc.status() & READY, "READY", 20)
+    passes(plc, 4)
+    found = rows(station)
+    assert {(2, FAULT), (3, FAULT), (4, PASS)} <= found.keys()
+    assert found[2, FAULT] == found[3, FAULT] == "storage"
+    assert station.stop() == 0
 
 
 @pytest.mark.parametrize("damage", ["pages", "header", "noted"])

@@ -1,0 +1,126 @@
+"""The walk over SQLite's journal, held against what SQLite itself reads of it."""
+
+import contextlib
+import shutil
+import sqlite3
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inspector.audit import journal
+
+HEADER, FRAME, PAGE = 32, 24 + 4096, 4096
+COMMITS = 12
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A database and its journal of some transactions, as a process that is killed leaves them."""
+    live = tmp_path / "live.db"
+    with contextlib.closing(sqlite3.connect(live, isolation_level=None)) as log:
+        log.execute("PRAGMA journal_mode = wal")
+        log.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, text)")
+        log.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for index in range(COMMITS):
+            log.execute("INSERT INTO rows VALUES (?, ?)", (index, "x" * 500 * index))
+        for sidecar in ("", "-wal"):
+            shutil.copy(f"{live}{sidecar}", tmp_path / f"log.db{sidecar}")
+    return tmp_path / "log.db"
+
+
+def wal(database):
+    return database.with_name("log.db-wal")
+
+
+def heads(database):
+    """(N, 6): page, size after a commit, salts, sums."""
+    data = wal(database).read_bytes()[HEADER:]
+    return [struct.unpack(">6I", data[at : at + 24]) for at in range(0, len(data) - 23, FRAME)]
+
+
+def read_by_sqlite(database):
+    """Frames that SQLite finds, and rows, in a copy."""
+    copy = database.with_name("copy.db")
+    for sidecar in ("", "-wal"):
+        shutil.copy(f"{database}{sidecar}", f"{copy}{sidecar}")
+    copy.with_name("copy.db-shm").unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as log:
+        rows = log.execute("SELECT count(*) FROM rows").fetchone()[0]
+        return log.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1], rows
+
+
+def damage(database, at):
+    data = bytearray(wal(database).read_bytes())
+    data[at] ^= 0x55
+    wal(database).write_bytes(data)
+
+
+def test_a_sound_journal_is_read_to_its_end(database):
+    found = journal.scan(wal(database))
+    assert found == journal.Scan(wal(database).stat().st_size, rest=False, lost=0)
+    assert read_by_sqlite(database) == ((found.end - HEADER) // FRAME, COMMITS)
+
+
+def test_wherever_it_is_damaged_the_walk_ends_where_sqlite_ends_and_counts_what_is_lost(database):
+    count = len(heads(database))
+    commits = [index for index, head in enumerate(heads(database)) if head[1]]
+    content = wal(database).read_bytes()
+    generator = np.random.default_rng(0)
+    for frame in range(count):
+        for place in (int(generator.integers(0, 24)), int(generator.integers(24, FRAME))):
+            wal(database).write_bytes(content)
+            damage(database, HEADER + frame * FRAME + place)
+            found = journal.scan(wal(database))
+            frames, rows = read_by_sqlite(database)
+            assert found.end == HEADER + frames * FRAME
+            assert found.lost == sum(index > frame for index in commits)
+            if found.lost:
+                assert rows < COMMITS, "SQLite says nothing"
+
+
+def test_frames_of_an_earlier_generation_are_no_loss(database):
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as log:
+        log.execute("PRAGMA wal_checkpoint(FULL)")
+        log.execute("INSERT INTO rows VALUES (100, 'the journal starts over')")
+        for sidecar in ("", "-wal"):
+            shutil.copy(f"{database}{sidecar}", database.with_name(f"again.db{sidecar}"))
+    again = database.with_name("again.db-wal")
+    assert journal.scan(again) == journal.Scan(HEADER + FRAME, rest=False, lost=0)
+    assert again.stat().st_size > HEADER + FRAME
+
+
+def test_a_frame_half_written_by_a_process_that_was_killed_is_no_loss_and_is_cut_off(database):
+    """Else it could be taken for a finished transaction once shorter ones have been written before it."""
+    last = HEADER + (len(heads(database)) - 1) * FRAME
+    data = wal(database).read_bytes()
+    wal(database).write_bytes(data[: last + 24] + bytes(PAGE))
+    found = journal.scan(wal(database))
+    assert (found.rest, found.lost) == (True, 0)
+    frames, rows = read_by_sqlite(database)
+    assert journal.cut(database, found.end)
+    assert journal.scan(wal(database)) == journal.Scan(found.end, rest=False, lost=0)
+    assert read_by_sqlite(database) == (frames, rows) == ((found.end - HEADER) // FRAME, COMMITS - 1)
+
+
+def test_a_journal_that_another_process_uses_is_not_cut(database):
+    reader = (
+        "import sqlite3, sys; log = sqlite3.connect(sys.argv[1]); "
+        "log.execute('SELECT count(*) FROM rows').fetchone(); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", reader, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        before = wal(database).read_bytes()
+        assert not journal.cut(database, HEADER)
+        assert wal(database).read_bytes() == before
+        other.communicate()
+
+
+@pytest.mark.parametrize("content", [b"", bytes(20), bytes(8192), bytes(range(64))])
+def test_what_is_no_journal_is_not_walked(tmp_path, content):
+    (tmp_path / "log.db-wal").write_bytes(content)
+    assert journal.scan(tmp_path / "log.db-wal") is None

@@ -60,6 +60,7 @@ class Judge:
     threshold: float | None
     uncalibrated: str | None  # why no verdict may come of it, None when all is well
     where: str = ""  # device and precision
+    promise: str = ""  # of the threshold, and what it rests on
     problem: str = ""  # why it does not work, as found at start
 
     @property

@@ -81,7 +81,7 @@ def _check_bundle(settings: Settings, recipe: str) -> str:
             f"recipe '{recipe}': bundle {bundle.id[:12]} is calibrated for precision {threshold.precision}, "
             f"engine.precision is {settings.engine.precision}; run `inspector calibrate`"
         )
-    found = f"bundle {bundle.id[:12]}, threshold {threshold.value:.6g} from {threshold.n} parts"
+    found = f"bundle {bundle.id[:12]}, threshold {threshold.value:.6g}, {threshold.promise}"
     return f"recipe '{recipe}': {found}"
 
 

@@ -138,18 +138,44 @@ def calibrate(
     config: Config = None,
     recipe: RecipeName = None,
     images: Annotated[Path | None, typer.Option(help="Folder of pictures of normal parts.")] = None,
-    camera: Annotated[str | None, typer.Option(help="Take the next frames of this camera instead.")] = None,
+    camera: Annotated[str | None, typer.Option(help="The next frames of this camera.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="How many frames of the camera.")] = 300,
+    log: Annotated[
+        bool, typer.Option("--log", help="Stored frames of parts that passed or are labelled normal.")
+    ] = False,
+    since: Annotated[datetime | None, typer.Option(help="Of the log: from then on, local time.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Of the log: before then, local time.")] = None,
+    defects: Annotated[
+        Path | None, typer.Option(help="Folder of known defects, to see where they fall.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="False-reject rate instead of the recipe's.")] = None,
     confidence: Annotated[float | None, typer.Option(help="Confidence instead of the recipe's.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and show; change nothing.")] = False,
+    tail: Annotated[
+        bool, typer.Option("--tail", help="With too few parts for a proof: extrapolate a fitted tail.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compute, show and draw; change nothing.")
+    ] = False,
 ) -> None:
-    """Set the threshold of the active model from normal parts."""
-    from inspector.commands import calibrate_recipe
+    """Set the threshold of the active model from normal parts: --images, --camera or --log."""
+    from inspector.calibration import Asked, calibrate_recipe
 
     settings = _settings(config)
     name = _one_recipe(settings, recipe)
-    for line in calibrate_recipe(settings, name, images, camera, frames, rate, confidence, dry_run):
+    asked = Asked(
+        images=images,
+        camera=camera,
+        log=log,
+        frames=frames,
+        since=since,
+        until=until,
+        defects=defects,
+        rate=rate,
+        confidence=confidence,
+        tail=tail,
+        dry_run=dry_run,
+    )
+    for line in calibrate_recipe(settings, name, asked):
         typer.echo(line)
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import TYPE_CHECKING
 
-from inspector.errors import SettingsError
-from inspector.settings import CameraSettings, Recipe, Settings
+from inspector.settings import Recipe, Settings
 
 if TYPE_CHECKING:
-    from inspector.model.records import Threshold
     from inspector.plc.simulator_line import Line
 
 
@@ -76,87 +74,6 @@ def _proposal(recipe: str, chosen: Recipe, method: str, preset: str) -> Iterator
             f'pretrained weights are at hand: method = "feature" with backbone_weights = "{file}" in '
             f"[recipe.{recipe}] usually separates better than {method}"
         )
-
-
-def calibrate_recipe(
-    settings: Settings,
-    recipe: str,
-    images: Path | None,
-    camera: str | None,
-    frames: int,
-    rate: float | None,
-    confidence: float | None,
-    dry_run: bool,
-) -> Iterator[str]:
-    """Compute the threshold; store it in a new bundle and make that the active one."""
-    if (images is None) == (camera is None):
-        raise SettingsError("give exactly one of --images and --camera: the normal parts come from there")
-    chosen = settings.recipe[recipe]
-    target = _fraction("--rate", rate, chosen.false_reject_rate)
-    sure = _fraction("--confidence", confidence, chosen.confidence)
-    one = None if camera is None else _camera(settings, camera, recipe)
-
-    # only now, for these take seconds and a slip is told at once
-    from inspector.judges import active_bundle, open_engine
-    from inspector.model import bundle as bundles
-    from inspector.model import store
-    from training.calibrate import calibrate
-
-    bundle = active_bundle(settings, recipe)
-    engine = open_engine(bundle, settings.engine)
-    engine.warm_up()
-    if one is None:
-        assert images is not None  # noqa: S101 - one of the two is given
-        from training.data import list_images, read_image
-
-        files = list_images(images)
-        source, total = str(images), len(files)
-        pictures = ((str(file), read_image(file)) for file in files)
-    else:
-        from inspector.capture import capture
-
-        source, total = f"camera {one.name}", frames
-        taken = capture(one, frames, settings.station.startup_timeout_s)
-        pictures = ((frame.source, frame.image) for frame in taken)
-    threshold = calibrate(engine, pictures, rate=target, confidence=sure, source=source, total=total)
-    yield from _explain(threshold)
-    if dry_run:
-        yield "nothing was changed (--dry-run)"
-        return
-    child = bundles.with_threshold(bundle, threshold)
-    store.activate(settings.models / recipe, child.id, "calibrate")
-    yield f"bundle {child.id[:12]} is active; a running daemon takes it between two parts"
-
-
-def _explain(threshold: Threshold) -> Iterator[str]:
-    rate, sure = f"{threshold.target_rate:.3g}", f"{threshold.confidence:.0%}"
-    yield f"threshold {threshold.value:.6g}: score {threshold.rank} of {threshold.n} normal parts in order"
-    if threshold.proven:
-        yield f"at most {rate} of normal parts will be rejected, with {sure} confidence"
-        return
-    from training.calibrate import parts_needed
-
-    needed = parts_needed(threshold.target_rate, threshold.confidence)
-    yield (
-        f"too few parts to prove {rate} at {sure}: {needed - threshold.n} more are needed ({needed} in all); "
-        f"the highest score is taken, and the {threshold.n} parts prove {threshold.proven_rate:.3g}"
-    )
-
-
-def _fraction(option: str, given: float | None, default: float) -> float:
-    if given is not None and not 0 < given < 1:
-        raise SettingsError(f"{option} {given}: expected a number between 0 and 1, such as 0.005")
-    return default if given is None else given
-
-
-def _camera(settings: Settings, name: str | None, recipe: str) -> CameraSettings:
-    for camera in settings.camera:
-        if camera.name == name:
-            if camera.recipe != recipe:
-                raise SettingsError(f"--camera {name}: it runs recipe '{camera.recipe}', not '{recipe}'")
-            return camera
-    known = ", ".join(camera.name for camera in settings.camera)
-    raise SettingsError(f"--camera {name}: no such camera; expected one of {known}")
 
 
 def run_station(settings: Settings) -> None:

@@ -117,5 +117,6 @@ def judge_of(settings: Settings, log: AuditLog, recipe: str) -> Judge:
         None if bundle.threshold is None else bundle.threshold.value,
         calibrated_for(bundle, engine),
         where=f"{engine.device}, {engine.precision}",
+        promise="" if bundle.threshold is None else bundle.threshold.promise,
         problem=problem,
     )

@@ -168,7 +168,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
         ("sequence", str(row.sequence)),
         ("verdict", f"[{COLOURS[verdict]}]{verdict.name}[/]" + (f" ({row.reason})" if row.reason else "")),
         ("score", _number(row.score)),
-        ("threshold", _number(row.threshold)),
+        ("threshold", _number(row.threshold) + _extrapolated(record)),
         ("latency", f"{row.latency_ms:.1f} ms" if row.latency_ms is not None else "-"),
         ("source", escape(row.source or "-")),
         ("bundle", row.bundle or "-"),
@@ -182,6 +182,12 @@ def _details(record: Record) -> list[tuple[str, str]]:
         ]
     details += [("label", _said(label)) for label in record.labels]
     return details
+
+
+def _extrapolated(record: Record) -> str:
+    """Of a threshold that rests on a fitted tail."""
+    threshold = record.bundle.threshold if record.bundle is not None else None
+    return " (extrapolated)" if threshold is not None and threshold.get("method") == "extrapolated" else ""
 
 
 def _said(label: Label) -> str:

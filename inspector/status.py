@@ -151,6 +151,7 @@ class Status:
                 "recipe": channel.settings.recipe,
                 "bundle": judge.bundle,
                 "threshold": judge.threshold,
+                "promise": judge.promise,
                 "where": judge.where,
                 "ok": channel.model_ok and judge.uncalibrated is None,
                 "problem": channel.model_problem or judge.uncalibrated or "",

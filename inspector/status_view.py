@@ -69,6 +69,8 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
             "  model",
             f"{'ok' if model['ok'] else 'FAULT'}, recipe {model['recipe']}, {bundle}, {model['where']}",
         )
+        if model["promise"]:
+            yield "  threshold", model["promise"]
 
 
 def _rest(now: dict[str, Any]) -> Iterator[tuple[str, str]]:

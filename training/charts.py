@@ -1,4 +1,4 @@
-"""The charts of a training report, drawn with matplotlib, the one thing here that needs it."""
+"""The charts of trainings and calibrations, drawn with matplotlib, the one thing here that needs it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from math import log, nan
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
+from inspector.model.records import Threshold
+from training import tail
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,10 +79,67 @@ def histogram(good: Sequence[float], bad: Sequence[float]) -> bytes:
     return _png(figure)
 
 
-def _figure(columns: int, width: float = 12.0) -> Figure:
+def calibration(
+    threshold: Threshold, scores: Sequence[float] | NDArray[np.float64], defects: Sequence[float] = ()
+) -> bytes:
+    """PNG of a calibration: the normal parts' scores, and their tail on a logarithmic axis, each with the
+    threshold, its interval and the scores of known defects.
+    """
+    figure = _figure(2, height=5.0)
+    whole, end = figure.axes
+    ordered = np.sort(np.asarray(scores, np.float64))
+    n, value = len(ordered), threshold.value
+    reach = max(float(ordered[-1]), value)
+    margin = 0.08 * (reach - float(ordered[0])) or 1.0
+    right = reach + margin + (0.25 * (reach - float(ordered[0])) if len(defects) else 0.0)
+    whole.hist(ordered, 40, color=BLUE, alpha=0.6, label=f"{n} normal parts")
+    whole.set_ylabel("parts")
+    start = float(np.quantile(ordered, 0.8))
+    above = ordered[ordered > start]
+    shares = 100 * (n - np.searchsorted(ordered, above, side="left")) / n
+    end.plot(above, shares, "o", color=BLUE, markersize=4, label="normal parts, the highest fifth")
+    if threshold.extrapolated:
+        fitted = tail.fit(ordered, threshold.target_rate, threshold.confidence)
+        line = np.linspace(fitted.start, value + margin, 200)
+        end.plot(line, 100 * fitted.exceeded(line), "--", color=BLUE, label="fitted tail (extrapolated)")
+    end.axhline(
+        100 * threshold.target_rate, color=GREY, linestyle=":", label=f"asked: {threshold.target_rate:.2%}"
+    )
+    end.set_yscale("log")
+    end.set_ylabel("% of parts at or above")
+    for axes, left in ((whole, float(ordered[0]) - margin), (end, start - margin / 2)):
+        kind = "threshold, EXTRAPOLATED" if threshold.extrapolated else "threshold"
+        axes.axvline(value, color=RED, linewidth=2.0, label=f"{kind}: {value:.5g}")
+        if threshold.interval:
+            sure = f"its interval at {threshold.confidence:.0%}"
+            axes.axvspan(*threshold.interval, color=RED, alpha=0.12, label=sure)
+        _defects(axes, defects, value, left, right)
+        axes.set_xlim(left, right)
+        axes.set_xlabel("score")
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), frameon=False)
+    return _png(figure)
+
+
+def _defects(axes: Axes, scores: Sequence[float], threshold: float, left: float, right: float) -> None:
+    """A mark each along the foot; what lies beyond the axis stands at its end."""
+    if not scores:
+        return
+    missed = sum(score <= threshold for score in scores)
+    beyond = sum(score > right for score in scores)
+    label = f"{len(scores)} known defects, {missed} below the threshold"
+    label += f", {beyond} beyond the axis" if beyond else ""
+    places = [min(score, right) for score in scores if score >= left]
+    foot = [0.03] * len(places)
+    (marks,) = axes.plot(places, foot, "kx", transform=axes.get_xaxis_transform(), clip_on=False, label=label)
+    marks.set_in_layout(False)  # where none is on the axis they would pull it out of the picture
+
+
+def _figure(columns: int, width: float = 12.0, height: float = 3.4) -> Figure:
     from matplotlib.figure import Figure  # without pyplot: no window, no state that others share
 
-    figure = Figure(figsize=(width if columns > 1 else min(width, 7.0), 3.4), dpi=110, layout="constrained")
+    figure = Figure(
+        figsize=(width if columns > 1 else min(width, 7.0), height), dpi=110, layout="constrained"
+    )
     figure.subplots(1, columns)
     for axes in figure.axes:
         axes.grid(visible=True, alpha=0.25)

@@ -60,6 +60,15 @@ def read_hashed(path: Path) -> tuple[Image, str]:
     return cast(Image, pixels), hashlib.sha256(data).hexdigest()
 
 
+def sha256(path: Path) -> str:
+    """Of the file's bytes. Raises DataError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+
+
 class Pictures(Sequence[Image]):
     """Parts as the network will see them: (S, S) or (S, S, 3) each, in their own depth.
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from inspector import overrides
 from inspector.audit.records import LoggedInspection
-from inspector.commands import calibrate_recipe, train_recipe
+from inspector.calibration import Asked, calibrate_recipe
+from inspector.commands import train_recipe
 from inspector.demo.parts import read_truth, write_set
 from inspector.errors import InspectorError, SettingsError
 from inspector.listing import open_for_reading, write_overlay
@@ -90,7 +91,7 @@ def run_demo(folder: Path, parts: int, seed: int) -> None:
             console.print(line, highlight=False)
         console.rule("3  calibrate", align="left")
         source = folder / "parts" / "calibrate"
-        for line in calibrate_recipe(settings, "flange", source, None, 0, None, None, False):
+        for line in calibrate_recipe(settings, "flange", Asked(images=source)):
             console.print(line, highlight=False)
         console.rule("4  inspect", align="left")
         simulator.order = register_order(settings.plc)

@@ -187,6 +187,16 @@ class Threshold:
         """Whether value rests on a fitted tail, not on scores that were seen."""
         return self.method == EXTRAPOLATED
 
+    @property
+    def promise(self) -> str:
+        """What it promises and what that rests on, in one line."""
+        asked = f"at most {self.target_rate:.3g} of normal parts rejected at {self.confidence:.0%}"
+        if self.extrapolated:
+            return f"EXTRAPOLATED from {self.n} parts: {asked}, if the fitted tail is true"
+        if self.proven:
+            return f"proven by {self.n} parts: {asked}"
+        return f"NOT proven by {self.n} parts: they prove {self.proven_rate:.3g}; {asked} was asked"
+
 
 def to_json(record: Any) -> dict[str, Any]:
     """A record as a JSON object."""

@@ -106,6 +106,16 @@ def test_a_threshold_carries_its_evidence(tmp_path: Path) -> None:
     assert calibrated_for(child, judge) is None
 
 
+def test_the_limits_of_a_proven_threshold_hold_at_their_confidence() -> None:
+    """The true 0.95 quantile of uniform scores lies above the lower limit in 90 % of calibrations."""
+    draws = np.random.default_rng(1).uniform(size=(1000, 300))
+    found = [order_statistic(scores, 0.05, 0.9) for scores in draws]
+    low = np.mean([one.interval[0] <= 0.95 for one in found])
+    assert 0.88 < low < 0.97
+    assert all(one.interval[0] < one.interval[1] == one.value for one in found)
+    assert order_statistic(draws[0], 0.001, 0.9).interval == ()
+
+
 def test_too_few_parts_are_said_to_be_too_few(tmp_path: Path) -> None:
     judge = engine(tmp_path)
     threshold = calibrate(judge, parts(10), rate=0.01, source="here", progress=False)

@@ -224,6 +224,39 @@ def rollback(config: Config = None, recipe: RecipeName = None) -> None:
 
 
 @app.command()
+def retrain(
+    config: Config = None,
+    recipe: RecipeName = None,
+    nightly: Annotated[
+        bool, typer.Option("--nightly", help="As the timer does: nothing where retrain.enabled is false.")
+    ] = False,
+    warm: Annotated[
+        bool | None, typer.Option("--warm/--scratch", help="Where to start; default: retrain.start.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all chance; default: the date.")] = None,
+) -> None:
+    """Train anew on parts that passed, and promote what is not worse than the active bundle.
+
+    All recipes that cameras run, or one. Exit codes: 0 promoted, 3 another one runs, 4 too few parts, 5 too
+    little disk, 6 no GPU, 7 refused. The pictures of the first `inspector train` are kept in
+    <data>/commissioning/RECIPE and are among those learned from each time. Pictures in
+    <data>/golden/RECIPE/normal and defect are never learned from; a candidate must tell them apart.
+    """
+    settings = _settings(config)
+    if nightly and not settings.retrain.enabled:
+        typer.echo("retrain.enabled is false: nothing is trained")
+        return
+    from inspector.nightly.retrain import retrain as retrain_
+
+    running = sorted({camera.recipe for camera in settings.camera})
+    names = running if recipe is None else [_one_recipe(settings, recipe)]
+    start = None if warm is None else "warm" if warm else "scratch"
+    for line in retrain_(settings, names, epochs=epochs, seed=seed, start=start):
+        typer.echo(line)
+
+
+@app.command()
 def run(config: Config = None) -> None:
     """Inspect: the daemon. Ends cleanly on SIGTERM and Ctrl-C, finishing the part in hand."""
     from inspector.commands import run_station

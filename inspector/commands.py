@@ -32,6 +32,7 @@ def train_recipe(
 ) -> Iterator[str]:
     """Train, store the bundle and make it the active one."""
     from inspector.model import store
+    from inspector.nightly import commissioning
     from training.data import list_images
     from training.fit import TrainOptions, train
     from training.options import METHOD
@@ -56,6 +57,9 @@ def train_recipe(
     if asked is None:
         yield from _proposal(recipe, chosen, options.architecture.method, preset or chosen.preset)
     bundle = train(files, settings.models / recipe, options)
+    if kept := commissioning.keep(settings, recipe, files):
+        place = commissioning.folder(settings, recipe)
+        yield f"{kept} pictures are kept in {place}: each retraining takes some of them"
     store.activate(settings.models / recipe, bundle.id, "train")
     if (page := path_of(bundle)).is_file():
         yield f"report of the training: {page}"

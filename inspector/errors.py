@@ -57,3 +57,33 @@ class DataError(InspectorError):
 
 class TrainingError(InspectorError):
     """Training or calibration cannot go on as asked."""
+
+
+class BusyError(InspectorError):
+    """Another retraining runs."""
+
+    exit_code = 3
+
+
+class TooFewPartsError(TrainingError):
+    """Too few normal parts have come together to train anew."""
+
+    exit_code = 4
+
+
+class NoSpaceError(TrainingError):
+    """The disk has no room to train anew without taking the line's."""
+
+    exit_code = 5
+
+
+class NoGpuError(TrainingError):
+    """Retraining was to run on a GPU alone, and there is none."""
+
+    exit_code = 6
+
+
+class RefusedError(TrainingError):
+    """The candidate is not as good as the active bundle, which stays."""
+
+    exit_code = 7

@@ -1,4 +1,4 @@
-"""`inspector install-service`: the unit of systemd/, with the paths of this installation, put in place."""
+"""`inspector install-service`: the units of systemd/, with the paths of this installation, put in place."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from inspector.errors import InspectorError, SettingsError
 from inspector.settings import Settings
 
+NAMES = ("inspector.service", "inspector-retrain.service", "inspector-retrain.timer")
 USER = "inspector"
 STATE = Path("/var/lib/inspector")  # StateDirectory= of the unit
 UNITS = Path("/etc/systemd/system")
@@ -26,9 +27,9 @@ HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - wha
 
 @dataclass(frozen=True)
 class Plan:
-    """The unit, and the commands that put it in place."""
+    """The units by file name, and the commands that put them in place."""
 
-    unit: str
+    units: dict[str, str]
     commands: tuple[tuple[str, ...], ...]
 
 
@@ -58,49 +59,64 @@ def plan(settings: Settings, config: Path) -> Plan:
                 f"{what} is {path}: the service does not see {', '.join(HIDDEN)}; expected it elsewhere, "
                 f'such as /opt/inspector, /etc/inspector/station.toml and data = "{STATE}"'
             )
-    unit = re.sub(r"^ExecStart=.*$", f"ExecStart={program} run --config {config}", _shipped(), flags=re.M)
-    unit = re.sub(r"^SupplementaryGroups=.*$", _groups, unit, flags=re.M)
+    units = {name: _fitted(_shipped(name), program, config, data) for name in NAMES}
     commands: list[tuple[str, ...]] = []
     if not _exists(USER):
         commands.append(("useradd", "--system", "--home-dir", str(STATE), USER))
     if not data.is_relative_to(STATE):
-        unit = unit.replace("ProtectSystem=strict\n", f"ProtectSystem=strict\nReadWritePaths={data}\n")
         commands.append(("install", "--directory", "--mode", "0750", str(data)))
         commands.append(("chown", "--recursive", f"{USER}:{USER}", str(data)))
-    commands += [("systemctl", "daemon-reload"), ("systemctl", "enable", "inspector.service")]
-    return Plan(unit, tuple(commands))
+    commands += [
+        ("systemctl", "daemon-reload"),
+        ("systemctl", "enable", "--now", "inspector-retrain.timer"),
+        ("systemctl", "enable", "inspector.service"),
+    ]
+    return Plan(units, tuple(commands))
+
+
+def _fitted(unit: str, program: Path, config: Path, data: Path) -> str:
+    """With the paths and groups of this machine."""
+    command = rf"ExecStart={program}\1 --config {config}"
+    unit = re.sub(r"^ExecStart=\S+(.*) --config .*$", command, unit, flags=re.M)
+    unit = re.sub(r"^ConditionPathExists=.*$", f"ConditionPathExists={config}", unit, flags=re.M)
+    unit = re.sub(r"^SupplementaryGroups=.*$", _groups, unit, flags=re.M)
+    if not data.is_relative_to(STATE):
+        unit = unit.replace("ProtectSystem=strict\n", f"ProtectSystem=strict\nReadWritePaths={data}\n")
+    return unit
 
 
 def install(settings: Settings, config: Path, *, dry_run: bool) -> Iterator[str]:
-    """Write the unit and run the commands, or say what would be done. Raises InspectorError."""
-    wanted, file = plan(settings, config), UNITS / "inspector.service"
+    """Write the units and run the commands, or say what would be done. Raises InspectorError."""
+    wanted = plan(settings, config)
     if dry_run:
-        yield f"# would write {file}:"
-        yield wanted.unit.rstrip()
+        for name, unit in wanted.units.items():
+            yield f"# would write {UNITS / name}:"
+            yield unit.rstrip()
         yield "# and run:"
         yield from (" ".join(command) for command in wanted.commands)
         return
     if os.geteuid() != 0:
         raise InspectorError(
-            f"{file} can be written by root alone; run this with sudo, or with --dry-run to see what it does"
+            f"{UNITS} can be written by root alone; run this with sudo, or with --dry-run to see what it does"
         )
     if not BOOTED.is_dir():
         raise InspectorError("systemd does not run on this machine; --dry-run shows what would be done")
-    file.write_text(wanted.unit, encoding="utf-8")
-    yield f"wrote {file}"
+    for name, unit in wanted.units.items():
+        (UNITS / name).write_text(unit, encoding="utf-8")
+        yield f"wrote {UNITS / name}"
     for command in wanted.commands:
         _run(command)
         yield " ".join(command)
     yield "it starts with the machine; now: systemctl start inspector"
 
 
-def _shipped() -> str:
-    """The unit as it comes with the package, or lies in the source tree."""
+def _shipped(name: str) -> str:
+    """A unit as it comes with the package, or lies in the source tree."""
     here = Path(__file__).parent
-    for place in (here / "inspector.service", here.parent / "systemd" / "inspector.service"):
+    for place in (here / name, here.parent / "systemd" / name):
         if place.is_file():
             return place.read_text(encoding="utf-8")
-    raise InspectorError(f"{here / 'inspector.service'} is missing: install inspector again")
+    raise InspectorError(f"{here / name} is missing: install inspector again")
 
 
 def _groups(line: re.Match[str]) -> str:

@@ -195,6 +195,20 @@ class Metrics(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 9464
 
 
+class Retrain(Section):
+    """Training anew at night, from what the line has collected."""
+
+    enabled: bool = True
+    days: Annotated[int, Field(ge=1, le=3650)] = 30
+    min_parts: Annotated[int, Field(ge=4, le=1_000_000)] = 100
+    parts: Annotated[int, Field(ge=4, le=1_000_000)] = 500
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.2
+    start: Literal["scratch", "warm"] = "scratch"
+    auroc_margin: Annotated[float, Field(ge=0, le=1)] = 0.02
+    escape_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
+    require_gpu: bool = False
+
+
 class Settings(Section):
     """A whole station."""
 
@@ -204,6 +218,7 @@ class Settings(Section):
     engine: EngineSettings = EngineSettings()
     logging: Logging = Logging()
     metrics: Metrics = Metrics()
+    retrain: Retrain = Retrain()
     camera: Annotated[tuple[CameraSettings, ...], AfterValidator(some)]
     recipe: Annotated[dict[Name, Recipe], AfterValidator(some)]
 

@@ -134,6 +134,32 @@ def _defects(axes: Axes, scores: Sequence[float], threshold: float, left: float,
     marks.set_in_layout(False)  # where none is on the axis they would pull it out of the picture
 
 
+def gate(
+    good: Sequence[float], synthetic: Sequence[float], known: Sequence[float], threshold: float, name: str
+) -> bytes:
+    """PNG of the scores that one bundle gives the golden set, and its threshold."""
+    figure = _figure(1)
+    (axes,) = figure.axes
+    scores = [*good, *synthetic, *known]
+    low, high = float(np.quantile(scores, 0.005)), float(np.quantile(scores, 0.97))
+    bins = np.linspace(min(low, threshold), max(high, threshold), 41)
+    for values, label, colour in (
+        (good, "normal", BLUE),
+        (synthetic, "synthetic defects", RED),
+        (known, "known defects", GREY),
+    ):
+        if len(values):
+            clipped = np.clip(values, bins[0], bins[-1])
+            shares = np.full(len(values), 100 / len(values))
+            axes.hist(clipped, bins.tolist(), weights=shares, label=label, color=colour, alpha=0.6)
+    axes.axvline(threshold, color="black", linewidth=1.2, label="threshold")
+    axes.set_title(name)
+    axes.set_xlabel("score; what lies beyond is in the first and last bin")
+    axes.set_ylabel("% of parts")
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
 def _figure(columns: int, width: float = 12.0, height: float = 3.4) -> Figure:
     from matplotlib.figure import Figure  # without pyplot: no window, no state that others share
 

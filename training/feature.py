@@ -53,6 +53,15 @@ class FeatureObjective(Objective):
         if len(net.banks):
             fill(net, self.cache, self.variants.of(indices), generator)
 
+    def go_on(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
+        """Whitening, embedding and memory stay, for the decoder knows them; the banks are filled anew."""
+        net = cast(FeatureAutoencoder, network)
+        self.variants = Variants(pictures, self.options.symmetries, self.options.seed)
+        self.cache = Cache(net, self.variants)
+        if len(net.banks):
+            generator = torch.Generator().manual_seed(self.options.seed)
+            fill(net, self.cache, self.variants.of(indices), generator)
+
     @torch.no_grad()
     def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """Find which errors are usual on these parts, held out where there are any, and what each counts."""

@@ -49,17 +49,19 @@ def train(
     *,
     progress: bool = True,
     reports: bool = True,
+    start: Bundle | None = None,
 ) -> Bundle:
     """Train on these images of normal parts and store the bundle, uncalibrated and not yet active.
 
-    reports: write what training.report.path_of() names, beside the bundle.
+    reports: write what training.report.path_of() names, beside the bundle. start: go on from the weights of
+    this bundle, of the same architecture, in place of fresh ones.
 
     The same images and options go on with an unfinished run. On the CPU the result does not depend on
     interruptions; on a GPU it varies in the last digits. SIGINT and SIGTERM leave a checkpoint.
     Raises TrainingError (stopped, diverged, too few images), DataError, ModelError, BundleError.
     """
     try:
-        return _Run(images, recipe_dir, options, progress).finish(reports)
+        return _Run(images, recipe_dir, options, progress, start).finish(reports)
     except KeyboardInterrupt:
         raise TrainingError("training stopped outside its steps; run the same command again") from None
 
@@ -68,7 +70,12 @@ class _Run:
     """One piece of a training run, from the checkpoint there is to the end or to a signal."""
 
     def __init__(
-        self, images: Sequence[Path], recipe_dir: Path, options: TrainOptions, progress: bool
+        self,
+        images: Sequence[Path],
+        recipe_dir: Path,
+        options: TrainOptions,
+        progress: bool,
+        start: Bundle | None,
     ) -> None:
         if len(images) < 2:
             raise TrainingError(f"{len(images)} images are too few to train on: expected at least 2")
@@ -88,7 +95,11 @@ class _Run:
         torch.manual_seed(options.seed)
         self.network: Network = build(options.architecture).to(self.device)
         self.objective: Objective = objective(options)
-        self.objective.prepare(self.network, self.pictures, self.trained)
+        if start is None:
+            self.objective.prepare(self.network, self.pictures, self.trained)
+        else:
+            self.network.load_state_dict(bundles.weights(start))
+            self.objective.go_on(self.network, self.pictures, self.trained)
         self.optimizer = self.objective.optimizer(self.network)
         self.progress: Progress = checkpoint.load(self.folder, self.network, self.optimizer)
         self.steps = ceil(len(self.trained) / options.batch)  # an epoch

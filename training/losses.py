@@ -57,6 +57,10 @@ class Objective:
         if network.memory is not None and self.options.slots_from == "features":
             network.memory.start_from(features(network, pictures, indices, self.options))
 
+    def go_on(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
+        """Called in place of prepare() where the network has the weights of an earlier training."""
+        self._trained = indices
+
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """Adam at a constant rate (section 4.2)."""
         learned = [p for p in network.parameters() if p.requires_grad]

@@ -81,18 +81,18 @@ def _page(bundle: Bundle, trial: Trial, *, drawn: bool) -> str:
     scale = max(trial.good)
     body = [
         f"<h1>Training of {escape(bundle.path.parent.name)}, method {escape(a.method)}</h1>",
-        _table(_facts(bundle)),
+        table(_facts(bundle)),
         "<h2>How well damage is seen</h2>",
         *_separation(p["synthetic"]),
     ]
     if drawn:
         body += [
-            _picture(charts.histogram(trial.good, trial.bad), "histogram of scores"),
+            picture(charts.histogram(trial.good, trial.bad), "histogram of scores"),
             "<h2>Training</h2>",
-            _picture(charts.curves(p["curve"], slots), "curves"),
+            picture(charts.curves(p["curve"], slots), "curves"),
         ]
     if p["memory"]:
-        body.append(_table(_memory(p["memory"])))
+        body.append(table(_memory(p["memory"])))
     body += [
         "<h2>Normal parts</h2>",
         f"<p>{'Held out' if p['held_out'] else 'Trained on, for none were held out'}. Yellow begins at the "
@@ -103,7 +103,7 @@ def _page(bundle: Bundle, trial: Trial, *, drawn: bool) -> str:
         "<p>Damage is outlined in green. The map should be warm there, and there alone.</p>",
         _parts(trial.bad_parts, scale),
         "<h2>Settings</h2>",
-        _table({key: json.dumps(value) for key, value in p["options"].items()}),
+        table({key: json.dumps(value) for key, value in p["options"].items()}),
     ]
     title = f"Training of {escape(bundle.path.parent.name)}"
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
@@ -124,7 +124,7 @@ def _separation(summary: dict[str, Any] | None) -> Iterator[str]:
         yield "<p>No parts were held out, so nothing can be said; what follows is of parts learned from.</p>"
         return
     low, high = summary["image_auroc_interval"]
-    yield _table(
+    yield table(
         {
             "image AUROC": f"{summary['image_auroc']:.3f} (95 % interval {low:.3f} to {high:.3f})",
             **{f"… {kind}": f"{value:.3f}" for kind, value in summary["image_auroc_by_kind"].items()},
@@ -148,7 +148,8 @@ def _memory(statistics: dict[str, float]) -> dict[str, str]:
     }
 
 
-def _table(rows: dict[str, str]) -> str:
+def table(rows: dict[str, str]) -> str:
+    """A table of two columns."""
     return "<table>" + "".join(f"<tr><th>{escape(k)}<td>{escape(v)}" for k, v in rows.items()) + "</table>"
 
 
@@ -159,18 +160,19 @@ def _parts(examples: Sequence[Example], scale: float) -> str:
         cells = [f"{escape(e.name)}<br>score {e.score:.4g}"]
         for title, view in {"part": e.image, **e.views, "map": e.map}.items():
             if view.ndim == 3:
-                shown = _jpeg(view)  # without the outline, which would hide fine damage
+                shown = jpeg(view)  # without the outline, which would hide fine damage
             else:
-                shown = _jpeg(overlay(e.image, view.astype(np.float32), scale), e.mask)
-            cells.append(_picture(shown, title))
+                shown = jpeg(overlay(e.image, view.astype(np.float32), scale), e.mask)
+            cells.append(picture(shown, title))
         rows.append("".join(f"<td>{cell}" for cell in cells))
     return '<table class="parts">' + "".join(f"<tr>{row}" for row in rows) + "</table>"
 
 
-def _jpeg(picture: NDArray[np.generic], mask: NDArray[np.bool_] | None = None) -> bytes:
+def jpeg(view: NDArray[np.generic], mask: NDArray[np.bool_] | None = None) -> bytes:
+    """(H, W, 3) RGB, at SIDE pixels, the mask (H, W) outlined."""
     size = (SIDE, SIDE)
-    how = cv2.INTER_AREA if picture.shape[0] > SIDE else cv2.INTER_CUBIC
-    shown = cv2.resize(np.asarray(picture, np.uint8), size, interpolation=how)
+    how = cv2.INTER_AREA if view.shape[0] > SIDE else cv2.INTER_CUBIC
+    shown = cv2.resize(np.asarray(view, np.uint8), size, interpolation=how)
     if mask is not None:
         inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         outline, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -179,6 +181,7 @@ def _jpeg(picture: NDArray[np.generic], mask: NDArray[np.bool_] | None = None) -
     return data.tobytes()
 
 
-def _picture(data: bytes, title: str) -> str:
+def picture(data: bytes, title: str) -> str:
+    """An image of the page, PNG or JPEG, embedded."""
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return f'<img alt="{escape(title)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'

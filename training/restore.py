@@ -55,6 +55,11 @@ class RestoreObjective(Objective):
         super().prepare(network, pictures, indices)
         self._trained = indices
 
+    def go_on(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
+        """The usual error is found anew, once the autoencoder has learned what is new."""
+        self._trained = indices
+        cast(Restorer, network).judging.fill_(False)
+
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """AdamW; its rate follows rate()."""
         learned = [p for p in network.parameters() if p.requires_grad]

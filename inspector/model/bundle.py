@@ -109,14 +109,17 @@ def with_threshold(
     threshold: Threshold,
     evidence: Mapping[str, Any] | None = None,
     sample: Sample | None = None,
+    *,
+    parent: str | None = None,
 ) -> Bundle:
     """A child of the bundle with this threshold: same weights (hard-linked), new id, parent recorded.
 
     evidence: more about the calibration, kept in provenance["calibration"]. sample: the scores behind it,
-    which drift is measured against. Raises BundleError.
+    which drift is measured against. parent: another's id, where this bundle will not be one of the recipe's.
+    Raises BundleError.
     """
     record = _read_record(bundle.path)
-    provenance = record["provenance"] | {"parent": bundle.id, "calibration": dict(evidence or {})}
+    provenance = record["provenance"] | {"parent": parent or bundle.id, "calibration": dict(evidence or {})}
     with _staged(bundle.path.parent) as folder:
         try:
             os.link(bundle.path / WEIGHTS, folder / WEIGHTS)

@@ -41,12 +41,13 @@ def planned(station):
 
 
 @analyze
-def test_the_unit_is_rated_as_promised(tmp_path):
-    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)]
+@pytest.mark.parametrize("name", ["inspector.service", "inspector-retrain.service"])
+def test_the_units_are_rated_as_promised(name):
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT.with_name(name))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "offline" in done.stderr:
         pytest.skip("this systemd-analyze rates no unit that is not installed")
-    rated = re.search(r"Overall exposure level for inspector.service: ([\d.]+)", done.stdout)
+    rated = re.search(rf"Overall exposure level for {name}: ([\d.]+)", done.stdout)
     assert rated, done.stdout + done.stderr
     assert float(rated[1]) <= EXPOSURE
 
@@ -54,11 +55,11 @@ def test_the_unit_is_rated_as_promised(tmp_path):
 @analyze
 def test_what_is_installed_verifies(station, tmp_path):
     """With its program replaced, which is not there."""
-    file = tmp_path / "inspector.service"
-    file.write_text(
-        re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", planned(station).unit, flags=re.MULTILINE)
-    )
-    done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
+    for name, unit in planned(station).units.items():
+        text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit, flags=re.MULTILINE)
+        (tmp_path / name).write_text(text)
+    files = [tmp_path / name for name in service.NAMES]
+    done = subprocess.run(["systemd-analyze", "verify", *files], capture_output=True, text=True, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if "inspector" in line]) == (0, [])
 
 
@@ -121,8 +122,12 @@ def expand(names):
 
 
 def test_the_unit_has_the_paths_of_the_installation_and_no_group_that_is_not_there(station):
-    unit = planned(station).unit
+    unit = planned(station).units["inspector.service"]
     assert f"ExecStart=/opt/inspector/bin/inspector run --config {station.config}\n" in unit
+    night = planned(station).units["inspector-retrain.service"]
+    assert f"ExecStart=/opt/inspector/bin/inspector retrain --nightly --config {station.config}\n" in night
+    assert f"ConditionPathExists={station.config}\n" in night
+    assert f"ReadWritePaths={station.data}\n" in night
     assert f"ProtectSystem=strict\nReadWritePaths={station.data}\n" in unit
     groups = re.search(r"^SupplementaryGroups=(.*)$", unit, re.MULTILINE)[1].split()
     known = {line.split(":")[0] for line in Path("/etc/group").read_text().splitlines()}
@@ -135,7 +140,7 @@ def test_data_in_the_state_directory_needs_no_further_path(station):
     text = station.config.read_text().replace('data = "data"', 'data = "/var/lib/inspector"')
     station.config.write_text(text)
     wanted = planned(station)
-    assert "ReadWritePaths" not in wanted.unit
+    assert not any("ReadWritePaths" in unit for unit in wanted.units.values())
     assert all(command[0] in ("useradd", "systemctl") for command in wanted.commands)
     assert wanted.commands[-1] == ("systemctl", "enable", "inspector.service")
 

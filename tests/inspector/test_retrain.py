@@ -1,0 +1,289 @@
+"""`inspector retrain`: what it learns from, what it promotes, and that nothing harms the active bundle."""
+
+import fcntl
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from inspector.audit.labels import add_label
+from inspector.audit.log import AuditLog
+from inspector.errors import BusyError, NoGpuError, NoSpaceError, RefusedError, TooFewPartsError
+from inspector.model import bundle as bundles
+from inspector.model import store
+from inspector.model.engine import Engine
+from inspector.models import listing
+from inspector.nightly import collect, commissioning, priority, retrain
+from inspector.settings import load
+from tests.inspector.nightly_station import draw, inspect, prepare
+from tests.station import Station
+from training.selection import kept_apart
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Commissioned, with 150 parts in its log."""
+    root = tmp_path_factory.mktemp("prepared")
+    station = prepare(root)
+    inspect(station, 150, 3)
+    return root
+
+
+@pytest.fixture
+def station(prepared, tmp_path, monkeypatch):
+    """A copy of it to be harmed."""
+    monkeypatch.setattr(priority, "lower", lambda: None)  # this process has other tests to run
+    shutil.copytree(prepared, tmp_path / "station")
+    return Station(tmp_path / "station", 5020)
+
+
+def models(station):
+    return station.data / "models" / "part"
+
+
+def run(station, **options):
+    return list(retrain.retrain(load(station.config), ["part"], seed=1, **options))
+
+
+def events(station):
+    with station.log() as log:
+        return [(event.kind, event.severity, event.message) for event in log.events(limit=None)]
+
+
+def selected(station):
+    settings = load(station.config)
+    with AuditLog.open(settings.database, readonly=True) as log:
+        return collect.select(settings, "part", log, 1, progress=False)
+
+
+def reconfigured(station, old, new):
+    text = station.config.read_text()
+    assert old in text
+    station.config.write_text(text.replace(old, new))
+
+
+# --- selection ---------------------------------------------------------------------------------------------
+
+
+def test_labels_decide_and_what_is_kept_apart_is_never_learned(station):
+    with station.log() as log:
+        rows = [row for row in log.parts(recipe="part") if row.inspection.verdict == 1]
+        rejected = [row for row in log.parts(recipe="part") if row.inspection.verdict == 2]
+    escape, false_reject = rows[0].inspection.id, (rejected or rows)[-1].inspection.id
+    add_label(station.data / "inspector.db", escape, "defect")
+    add_label(station.data / "inspector.db", false_reject, "normal")
+    chosen = selected(station)
+    assert [one.inspection for one in chosen.defects] == [escape]
+    assert escape not in {one.inspection for one in (*chosen.learn, *chosen.apart)}
+    assert false_reject in {one.inspection for one in (*chosen.learn, *chosen.apart)}
+    assert not any(kept_apart(one.sha256) for one in chosen.learn)
+    assert all(kept_apart(one.sha256) for one in chosen.apart)
+    floor = [one for one in chosen.learn if one.why == "commissioning"]
+    assert len(floor) == 12, "a fifth of 60"
+    manifest = json.loads(chosen.manifest(recipe="part"))
+    assert {one["why"] for one in manifest["learn"]} <= {"commissioning", "passed", "labelled normal"}
+    assert all(len(one["sha256"]) == 64 for one in manifest["learn"])
+
+
+def test_the_same_part_seen_twice_is_learned_once_and_an_altered_frame_never(station):
+    with station.log() as log:
+        rows = log.parts(recipe="part")
+    frames = station.data / "frames"
+    (frames / rows[0].frame.path).write_bytes(b"")
+    altered = rows[0].inspection.id
+    image = cv2.imread(str(commissioning.pictures(load(station.config), "part")[0][0]))
+    copies = commissioning.folder(load(station.config), "part")
+    for number in range(3):
+        noisy = np.clip(image + np.random.default_rng(number).normal(0, 1, image.shape), 0, 255)
+        ok, png = cv2.imencode(".png", noisy.astype(np.uint8))
+        assert ok
+
+        (copies / (hashlib.sha256(png.tobytes()).hexdigest() + ".png")).write_bytes(png.tobytes())
+    chosen = selected(station)
+    assert chosen.left_out["near-duplicates"] >= 1
+    assert altered not in {one.inspection for one in (*chosen.learn, *chosen.apart)}
+
+
+# --- promotion ---------------------------------------------------------------------------------------------
+
+
+def test_a_better_candidate_is_promoted_with_lineage_manifest_and_report(station):
+    before = bundles.active(models(station)).id
+    said = run(station, epochs=25)
+    now = bundles.active(models(station))
+    assert now.id != before
+    assert now.provenance["parent"] == before
+    assert store.history(models(station))[-1].by == "retrain"
+    reports = models(station) / "reports" / now.id
+    manifest = (reports / "manifest.json").read_bytes()
+    assert now.provenance["calibration"]["manifest_sha256"] == collect.sha256_of(manifest)
+    learned = {sha256 for _, sha256 in now.provenance["trained_on"] + now.provenance["held_out"]}
+    content = json.loads(manifest)
+    assert learned == {one["sha256"] for one in content["learn"]}
+    assert learned.isdisjoint({one["sha256"] for one in content["apart"]})
+    assert now.threshold.n == len(content["apart"])
+    assert "<h2>Scores</h2>" in (reports / "gate.html").read_text()
+    assert any("is active in place of" in line for line in said)
+    assert events(station)[0][0] == "retrain_promoted"
+    assert not (station.data / retrain.STAGING / "part").exists()
+    row = next(row for row in listing(load(station.config), "part") if row["active"])
+    assert row["gate"]["promoted"]
+    assert store.before(models(station))[0] == before, "a rollback leads back"
+
+
+def test_a_candidate_of_one_epoch_is_refused_and_stays_listed_with_the_reason(station):
+    before = bundles.active(models(station)).id
+    reconfigured(station, "auroc_margin = 0.1", "auroc_margin = 0.02")
+    with pytest.raises(RefusedError, match=r"is refused, .* stays active: image AUROC may be worse") as error:
+        run(station, epochs=1)
+    assert error.value.exit_code == 7
+    assert bundles.active(models(station)).id == before
+    row = next(row for row in listing(load(station.config), "part") if row["gate"])
+    assert row["gate"]["summary"].startswith("refused: image AUROC")
+    assert bundles.load(models(station) / row["id"]).threshold is not None
+    assert events(station)[0][:2] == ("retrain_refused", "warning")
+
+
+def test_a_candidate_trained_on_another_part_is_refused_by_the_known_ones(station, tmp_path):
+    """Whatever has come into the log: normal parts and defects that an integrator has put aside speak."""
+    before = bundles.active(models(station)).id
+    shutil.rmtree(station.data / "commissioning")
+    shutil.rmtree(station.data / "frames")
+    (station.data / "inspector.db").unlink()
+    store_threshold(station, 1e9)  # everything passes
+    inspect(station, 150, 5, other=True)
+    active = store_threshold(station, bundles.load(models(station) / before).threshold.value)
+    draw(station.data / "golden" / "part" / "normal", 40, 7)
+    draw(station.data / "golden" / "part" / "defect", 40, 8, defect=True)
+    with pytest.raises(RefusedError):
+        run(station, epochs=12)
+    assert bundles.active(models(station)).id == active
+
+
+def store_threshold(station, value):
+
+    now = bundles.active(models(station))
+    child = bundles.with_threshold(now, replace(now.threshold, value=value))
+    store.activate(models(station), child.id, "calibrate")
+    return child.id
+
+
+def test_a_warm_start_goes_on_from_the_active_weights(station):
+    run(station, epochs=10, start="warm")
+    reports = [row for row in listing(load(station.config), "part") if row["gate"]]
+    assert reports
+    evidence = bundles.load(models(station) / reports[0]["id"]).provenance
+    assert evidence["calibration"]["start"] == "warm"
+    assert evidence["options"]["epochs"] == 3
+
+
+# --- what stops it -----------------------------------------------------------------------------------------
+
+
+def test_too_few_parts_no_gpu_and_no_room_each_have_a_code_a_reason_and_an_event(station, monkeypatch):
+    before = bundles.active(models(station)).id
+    for old, new, kind, said in (
+        ("min_parts = 20", "min_parts = 2000", TooFewPartsError, "expected retrain.min_parts = 2000"),
+        ("min_parts = 2000", "require_gpu = true", NoGpuError, "retrain.require_gpu is true"),
+        ("min_free_mib = 1\n", "min_free_mib = 1000000000\n", NoSpaceError, "are needed to train anew"),
+    ):
+        reconfigured(station, old, new)
+        with pytest.raises(kind, match=said):
+            run(station)
+        assert events(station)[0][0] == "retrain_failed"
+        assert said in events(station)[0][2]
+    assert (TooFewPartsError.exit_code, NoSpaceError.exit_code, NoGpuError.exit_code) == (4, 5, 6)
+    assert bundles.active(models(station)).id == before
+
+
+def test_a_second_one_says_so_and_leaves(station):
+    with (station.data / "retrain.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match="another retraining runs"):
+            run(station)
+        done = station.command("retrain")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+
+
+def test_the_timer_does_nothing_where_it_is_switched_off(station):
+    reconfigured(station, "[retrain]\n", "[retrain]\nenabled = false\n")
+    done = station.command("retrain", "--nightly")
+    assert (done.returncode, done.stdout) == (0, "retrain.enabled is false: nothing is trained\n")
+
+
+def test_an_activation_by_hand_meanwhile_is_not_overwritten(station, monkeypatch):
+
+    real = retrain._publish
+
+    def publish(*arguments):
+        published = real(*arguments)
+        store_threshold(station, 123.0)
+        return published
+
+    monkeypatch.setattr(retrain, "_publish", publish)
+    with pytest.raises(RefusedError, match="another bundle was made active meanwhile"):
+        run(station, epochs=25)
+    assert bundles.active(models(station)).threshold.value == 123.0
+
+
+def test_it_runs_at_the_lowest_priority(tmp_path):
+    code = (
+        "import os; from inspector.nightly import priority; priority.lower(); "
+        "print(os.nice(0), os.sched_getscheduler(0) == os.SCHED_IDLE)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    nice, idle = done.stdout.split()
+    assert int(nice) == 19
+    assert idle == "True"
+
+
+def test_kill_9_at_any_moment_leaves_the_active_bundle_whole_and_the_next_run_clean(station):
+    """The moments are spread over the time that a whole run takes here, at the priority of any process."""
+    rounds, chance = int(os.environ.get("INSPECTOR_TEST_KILLS", "3")), random.Random(0)
+    code = (
+        "from inspector.cli import main; from inspector.nightly import golden, priority; "
+        "priority.lower = lambda: None; golden.SYNTHETIC = 40; main()"
+    )
+    command = [sys.executable, "-c", code, "retrain", "--epochs", "8"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    began = time.monotonic()
+    subprocess.run(command, cwd=station.root, env=environment, capture_output=True, check=False)
+    takes = time.monotonic() - began
+    stopped = 0
+    for number in range(rounds):
+        process = subprocess.Popen(
+            [*command, "--seed", str(number)],
+            cwd=station.root,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            process.wait(chance.uniform(0.3, 1.0) * takes)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            stopped += 1
+        active = bundles.active(models(station))
+        assert active.threshold is not None
+        Engine(active, "cpu", "float32", 1).self_test()
+        for one in bundles.listing(models(station)):
+            bundles.load(one.path)
+    assert stopped
+    done = subprocess.run(command, cwd=station.root, env=environment, capture_output=True, check=False)
+    assert done.returncode in (0, 7), done.stderr
+    assert not (station.data / retrain.STAGING / "part").exists()
+    assert not [path for path in models(station).iterdir() if path.name.startswith(".new")]
+    with_gate = {path.parent.name for path in models(station).glob("reports/*/gate.json")}
+    assert with_gate <= {one.id for one in bundles.listing(models(station))}

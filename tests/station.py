@@ -126,7 +126,9 @@ class Station:
             + f"\n[recipe.part]\nnumber = 7\n{recipe}\n"
         )
 
-    def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, patience_s: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run `inspector …` to its end."""
         return subprocess.run(
             [sys.executable, "-m", "inspector", *arguments],
@@ -134,7 +136,7 @@ class Station:
             env=self._environment(environment),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=patience_s,
             check=False,
         )
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from inspector import __version__
-from inspector.errors import InspectorError, SettingsError
-
-if TYPE_CHECKING:
-    from inspector.settings import Settings
+from inspector import __version__, cli_models
+from inspector.cli_options import Config, RecipeName
+from inspector.cli_options import one_recipe as _one_recipe
+from inspector.cli_options import settings as _settings
+from inspector.errors import InspectorError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,14 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Inspect parts on a line: camera, model, verdict, PLC, log.",
 )
-
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Station file; default: INSPECTOR_CONFIG, else ./station.toml."),
-]
-RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="Recipe in the station file; may be left out if there is one.")
-]
 
 
 def main() -> None:
@@ -78,23 +70,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def _settings(config: Path | None) -> Settings:
-    from inspector.settings import config_path, load
-
-    return load(config_path(config))
-
-
-def _one_recipe(settings: Settings, asked: str | None) -> str:
-    known = sorted(settings.recipe)
-    if asked in settings.recipe:
-        return asked
-    if asked is not None:
-        raise SettingsError(f"--recipe {asked}: no such recipe; expected one of {', '.join(known)}")
-    if len(known) != 1:
-        raise SettingsError(f"--recipe is needed: the station has the recipes {', '.join(known)}")
-    return known[0]
 
 
 @app.command()
@@ -179,81 +154,7 @@ def calibrate(
         typer.echo(line)
 
 
-models_app = typer.Typer(invoke_without_command=True)
-app.add_typer(models_app, name="models")
-
-
-@models_app.callback()
-def models(
-    context: typer.Context,
-    config: Config = None,
-    recipe: RecipeName = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
-) -> None:
-    """List a recipe's bundles: lineage, threshold and what it proves, what the nightly gate found."""
-    if context.invoked_subcommand is None:
-        from inspector.models import show
-
-        settings = _settings(config)
-        show(settings, _one_recipe(settings, recipe), json)
-
-
-@models_app.command()
-def activate(
-    bundle: Annotated[str, typer.Argument(metavar="ID", help="Id of the bundle, or its beginning.")],
-    config: Config = None,
-    recipe: RecipeName = None,
-    force: Annotated[bool, typer.Option("--force", help="Even one that may not judge here.")] = False,
-) -> None:
-    """Make this bundle the active one; a running daemon takes it between two parts."""
-    from inspector.models import activate as activate_
-
-    settings = _settings(config)
-    for line in activate_(settings, _one_recipe(settings, recipe), bundle, force=force):
-        typer.echo(line)
-
-
-@app.command()
-def rollback(config: Config = None, recipe: RecipeName = None) -> None:
-    """Go back to the bundle that was active before."""
-    from inspector.models import rollback as rollback_
-
-    settings = _settings(config)
-    for line in rollback_(settings, _one_recipe(settings, recipe)):
-        typer.echo(line)
-
-
-@app.command()
-def retrain(
-    config: Config = None,
-    recipe: RecipeName = None,
-    nightly: Annotated[
-        bool, typer.Option("--nightly", help="As the timer does: nothing where retrain.enabled is false.")
-    ] = False,
-    warm: Annotated[
-        bool | None, typer.Option("--warm/--scratch", help="Where to start; default: retrain.start.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all chance; default: the date.")] = None,
-) -> None:
-    """Train anew on parts that passed, and promote what is not worse than the active bundle.
-
-    All recipes that cameras run, or one. Exit codes: 0 promoted, 3 another one runs, 4 too few parts, 5 too
-    little disk, 6 no GPU, 7 refused. The pictures of the first `inspector train` are kept in
-    <data>/commissioning/RECIPE and are among those learned from each time. Pictures in
-    <data>/golden/RECIPE/normal and defect are never learned from; a candidate must tell them apart.
-    """
-    settings = _settings(config)
-    if nightly and not settings.retrain.enabled:
-        typer.echo("retrain.enabled is false: nothing is trained")
-        return
-    from inspector.nightly.retrain import retrain as retrain_
-
-    running = sorted({camera.recipe for camera in settings.camera})
-    names = running if recipe is None else [_one_recipe(settings, recipe)]
-    start = None if warm is None else "warm" if warm else "scratch"
-    for line in retrain_(settings, names, epochs=epochs, seed=seed, start=start):
-        typer.echo(line)
+cli_models.register(app)
 
 
 @app.command()

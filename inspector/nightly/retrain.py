@@ -22,6 +22,7 @@ import structlog
 from inspector.audit.events import add_event
 from inspector.audit.log import AuditLog
 from inspector.audit.records import Severity
+from inspector.calibration import sampled
 from inspector.errors import (
     BusyError,
     InspectorError,
@@ -39,9 +40,10 @@ from inspector.model.engine import Engine, calibrated_for, resolve
 from inspector.model.preprocess import picture
 from inspector.nightly import collect, golden, priority
 from inspector.nightly.collect import Selection
+from inspector.normals import Source
 from inspector.settings import Settings
 from training import gate_report
-from training.calibrate import calibrate
+from training.calibrate import threshold_of
 from training.data import read_image
 from training.fit import TrainOptions, train
 from training.gate import Margins, Outcome, Shown, disagreements, judge
@@ -258,16 +260,19 @@ def _calibrated(night: Night, active: Bundle, trained: Bundle, chosen: Selection
     recipe = night.settings.recipe[night.recipe]
     engine = open_engine(trained, night.settings.engine)
     engine.warm_up()
-    threshold = calibrate(
+    pictures = ((one.path, read_image(one.file)) for one in chosen.apart)
+    count = len(chosen.apart)
+    source = Source(f"{count} parts kept apart by `inspector retrain`", count, pictures)
+    sample = sampled(engine, source)
+    threshold = threshold_of(
         engine,
-        ((one.path, read_image(one.file)) for one in chosen.apart),
+        sample.scores.tolist(),
         rate=recipe.false_reject_rate,
         confidence=recipe.confidence,
-        source=f"{len(chosen.apart)} parts kept apart by `inspector retrain`",
-        total=len(chosen.apart),
+        source=source.name,
     )
     evidence = {"manifest_sha256": collect.sha256_of(manifest), "start": night.start}
-    return bundles.with_threshold(trained, threshold, evidence, parent=active.id)
+    return bundles.with_threshold(trained, threshold, evidence, sample, parent=active.id)
 
 
 # --- the gate ----------------------------------------------------------------------------------------------

@@ -10,23 +10,38 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inspector.model.memory import linear
+
 
 class MemoryBank(nn.Module):
     """N features of normal parts, measured against on a grid of side × side places."""
 
     slots: Tensor  # (N, C)
+    centre: Tensor  # (C,)
 
     def __init__(self, slots: int, channels: int, side: int):
         super().__init__()
         self.side = side
         self.register_buffer("slots", torch.zeros(slots, channels))
+        self.near: nn.Linear | None = None  # for inference: x·s - |s|²/2 for each slot s, centred
 
     def forward(self, features: Tensor) -> Tensor:
         """Distance of every place to its nearest slot: (B, C, H, W) -> (B, side, side)."""
         x = self.rows(features)
-        centre = self.slots.mean(dim=0)  # nearer to the origin, less is lost to rounding
-        nearest = torch.cdist(x - centre, self.slots - centre).amin(dim=2)
+        if self.near is not None:  # |x - s|² = |x|² - 2 (x·s - |s|²/2)
+            x = x - self.centre
+            closest: Tensor = self.near(x).amax(dim=2)
+            nearest = (x.square().sum(dim=2) - 2 * closest).clamp(min=0).sqrt()
+        else:
+            centre = self.slots.mean(dim=0)  # nearer to the origin, less is lost to rounding
+            nearest = torch.cdist(x - centre, self.slots - centre).amin(dim=2)
         return nearest.reshape(-1, self.side, self.side)
+
+    def for_inference(self) -> None:
+        """Centre the slots once; they are not to change any more."""
+        self.centre = self.slots.mean(dim=0)
+        slots = self.slots - self.centre
+        self.near = linear(slots, -slots.square().sum(dim=1) / 2)
 
     def rows(self, features: Tensor) -> Tensor:
         """Features as they are compared: (B, C, H, W) -> (B, side², C)."""

@@ -31,7 +31,7 @@ WIDTH = 48  # channels of the decoder where it is finer than the tokens' grid
 
 
 class Levels(NamedTuple):
-    """Features of each level, (B, C, H, W): raw those of the part, whitened those that came out."""
+    """Features, (B, C, H, W): raw of the part at each level, whitened as drawn at each level read."""
 
     target: list[Tensor]
     output: list[Tensor]
@@ -81,12 +81,13 @@ class FeatureDecoder(nn.Module):
             nn.Conv2d(WIDTH if side > grid else dim, c, 1) for c, side in zip(channels, sides, strict=True)
         )
 
-    def forward(self, z: Tensor) -> list[Tensor]:
-        """z: (B, dim, grid, grid) -> one (B, C, side, side) for each level."""
+    def forward(self, z: Tensor, levels: Sequence[int]) -> list[Tensor]:
+        """z: (B, dim, grid, grid) -> (B, C, side, side) for each of these levels."""
         z = self.body(z)
-        fine = {int(side): enlarge(z) for side, enlarge in self.finer.items()}
+        wanted = {self.sides[k] for k in levels}
+        fine = {int(side): enlarge(z) for side, enlarge in self.finer.items() if int(side) in wanted}
         inputs = [fine[s] if s > self.grid else F.adaptive_avg_pool2d(z, s) for s in self.sides]
-        return [head(x) for head, x in zip(self.heads, inputs, strict=True)]
+        return [self.heads[k](inputs[k]) for k in levels]
 
 
 def _enlarge(dim: int, factor: int) -> nn.Module:
@@ -128,11 +129,22 @@ class FeatureAutoencoder(Network):
         self.register_buffer("centre", torch.zeros(errors))
         self.register_buffer("spread", torch.ones(errors))
         self.register_buffer("weight", torch.full((errors,), 1 / errors))
+        self.read = list(range(errors))  # which errors are computed
 
     @property
     def memory(self) -> Memory | None:
         """The memory, where the architecture has one."""
         return self.bottleneck.memory
+
+    def for_inference(self) -> None:
+        """Errors that have no weight are not computed any more."""
+        super().for_inference()
+        self.read = [k for k, weight in enumerate(self.weight.tolist()) if weight]
+
+    @property
+    def drawn(self) -> list[int]:
+        """Levels whose decoder error is read."""
+        return [k for k in self.read if k < len(self.backbone.sides)]
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, dim, grid, grid): the tokens that go into the memory."""
@@ -158,8 +170,11 @@ class FeatureAutoencoder(Network):
 
     def reproduce(self, features: list[Tensor]) -> Levels:
         """Raw features of each level, (B, C, H, W), and what the decoder makes of them."""
+        raw = [f.float() for f in features]
+        if not self.drawn:
+            return Levels(raw, [], None)
         z, addressing = self.bottleneck(self.tokens(features))
-        return Levels([f.float() for f in features], [y.float() for y in self.decoder(z)], addressing)
+        return Levels(raw, [y.float() for y in self.decoder(z, self.drawn)], addressing)
 
     def reconstruct(self, x: Tensor) -> Reconstruction:
         """The features as the memory of normal parts can express them."""
@@ -169,19 +184,31 @@ class FeatureAutoencoder(Network):
 
     def errors(self, levels: Levels) -> list[Tensor]:
         """Cosine error of each level, in [0, 2], and distance from each bank: (B, side, side) each."""
-        pairs = zip(self.whitened(levels.target), levels.output, strict=True)
-        with torch.autocast(levels.target[0].device.type, enabled=False):
-            distances = [bank(f) for bank, f in zip(self.banks, levels.target, strict=False)]
-        return [cosine_error(x, y) for x, y in pairs] + distances
+        count, target = len(levels.target), levels.target
+        with torch.autocast(target[0].device.type, enabled=False):  # whitening magnifies what 16 bits lose
+            pairs = zip(self.drawn, levels.output, strict=True)
+            drawn = [cosine_error(self.whiten[k](target[k]), y) for k, y in pairs]
+            return drawn + [self.banks[k - count](target[k - count]) for k in self.read if k >= count]
 
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
         """(B, S, S): standard deviations above the usual error of normal parts, weighted mean, >= 0."""
+        return self._weighed(self._levels(reconstruction))
+
+    def anomaly_map(self, x: Tensor, scoring: Scoring) -> Tensor:
+        """(B, S, S), the same, of x: (B, 3, S, S)."""
+        return self._weighed(self.reproduce(self.backbone(x)))
+
+    def _weighed(self, levels: Levels) -> Tensor:
         size = self.architecture.size
-        total = torch.zeros((), device=reconstruction.target.device)
-        for weight, error in zip(self.weight, self.unusual(self._levels(reconstruction)), strict=True):
-            shown = F.interpolate(error[:, None], (size, size), mode="bilinear", align_corners=False)
-            total = total + weight * shown[:, 0]
-        return total.clamp(min=0)
+        by_side: dict[int, Tensor] = {}  # each size is enlarged once
+        for k, error in zip(self.read, self.unusual(levels), strict=True):
+            side, weighed = error.shape[-1], self.weight[k] * error
+            by_side[side] = by_side[side] + weighed if side in by_side else weighed
+        shown = [
+            F.interpolate(error[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
+            for error in by_side.values()
+        ]
+        return torch.stack(shown).sum(dim=0).clamp(min=0)
 
     def views(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
         """The errors that go into the map: features are no picture."""
@@ -200,8 +227,8 @@ class FeatureAutoencoder(Network):
 
     def unusual(self, levels: Levels) -> list[Tensor]:
         """Each error in standard deviations above the usual one: (B, side, side)."""
-        errors = zip(self.errors(levels), self.centre, self.spread, strict=True)
-        return [(error - centre) / spread for error, centre, spread in errors]
+        errors = zip(self.read, self.errors(levels), strict=True)
+        return [(error - self.centre[k]) / self.spread[k] for k, error in errors]
 
     def _levels(self, reconstruction: Reconstruction) -> Levels:
         shapes = list(zip(self.backbone.channels, self.backbone.sides, strict=True))

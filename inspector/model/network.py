@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from inspector.errors import ModelError
 from inspector.model.attention import CoordinateAttention
+from inspector.model.bank import MemoryBank
 from inspector.model.decoder import Decoder
 from inspector.model.memory import Addressing, Memory
 from inspector.model.records import Architecture, Scoring
@@ -40,6 +41,12 @@ class Network(nn.Module, ABC):
     def memory(self) -> Memory | None:
         """The memory, where the architecture has one."""
         return None
+
+    def for_inference(self) -> None:
+        """Compute once what no picture changes. From then on only anomaly_map() holds; nothing is trained."""
+        for module in self.modules():
+            if isinstance(module, Memory | MemoryBank):
+                module.for_inference()
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:

@@ -55,9 +55,20 @@ def _resize(image: Image, size: int) -> Image:
 
 def tensor(small: Image, preprocessing: Preprocessing, device: torch.device) -> Tensor:
     """The network's input (1, 3, S, S) float32 from what picture() made; mono fills all three channels."""
-    white = float(np.iinfo(small.dtype).max)
-    x = torch.from_numpy(np.ascontiguousarray(small)).to(device).float() / white
-    x = x.expand(3, -1, -1) if x.ndim == 2 else x.permute(2, 0, 1)
-    mean = torch.tensor(preprocessing.mean, device=device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=device).view(3, 1, 1)
-    return ((x - mean) / std)[None].contiguous()
+    pixels = torch.from_numpy(np.ascontiguousarray(small)).to(device)
+    return Normalise(preprocessing, device)(pixels).contiguous()
+
+
+class Normalise:
+    """The part of it that runs on the device: pixels (S, S) or (S, S, 3), uint8 or uint16, to the input."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device):
+        self.mean = torch.tensor(preprocessing.mean, device=device)
+        self.std = torch.tensor(preprocessing.std, device=device)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(1, 3, S, S) float32, channels last as they come from a camera."""
+        white = 255.0 if pixels.dtype == torch.uint8 else 65535.0
+        x = pixels.float() / white
+        x = x[:, :, None].expand(-1, -1, 3) if x.ndim == 2 else x
+        return ((x - self.mean) / self.std).permute(2, 0, 1)[None]

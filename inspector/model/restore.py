@@ -107,7 +107,9 @@ class Restorer(Autoencoder):
         """
         change = x - y
         floor = FLOOR * self.spread.mean() + 1e-3
-        unusual = ((strength(F.avg_pool2d(change, 2)) - self.usual) / (self.spread + floor)).clamp(*UNUSUAL)
+        with torch.autocast(x.device.type, enabled=False):
+            strong = strength(F.avg_pool2d(change, 2))
+        unusual = ((strong - self.usual) / (self.spread + floor)).clamp(*UNUSUAL)
         return torch.cat([F.pixel_unshuffle(change, 2), unusual], dim=1)
 
     def overview(self, x: Tensor, evidence: Tensor) -> Tensor:
@@ -126,10 +128,9 @@ class Restorer(Autoencoder):
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
         """(B, S, S) softplus of the logit of damage: above 0 everywhere, like the logit where it is high."""
         x, y = reconstruction.target.float(), reconstruction.output.float()
-        with torch.autocast(x.device.type, enabled=False):
-            evidence = self.evidence(x, y)
-            logit = self.detail(x, evidence, self.overview(x, evidence))
-            return F.softplus(enlarged(logit, 2)[:, 0])
+        evidence = self.evidence(x, y)
+        logit = self.detail(x, evidence, self.overview(x, evidence)).float()
+        return F.softplus(enlarged(logit, 2)[:, 0])
 
 
 def strength(change: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """From reconstruction to score map to image score.
 
-Gaussian windows are applied as two matrix products, G X Gᵀ, with the reflection at the border folded into
-G: no zero padding, hence no bright frame round the map, and faster on a CPU than a depthwise convolution.
+Gaussian windows are separable and mirror the border: no zero padding, hence no bright frame round the map.
+A single map is filtered by two matrix products, G X Gᵀ, with the mirror folded into G; the many planes of
+SSIM by depthwise convolutions over channels that lie side by side in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from math import ceil
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from inspector.model.records import Scoring
 
@@ -21,11 +24,15 @@ DATA_RANGE = 2.0  # pictures are in [-1, 1]
 TRUNCATE = 4.0  # the smoothing window ends at 4 σ, as scipy's does
 
 
+def gaussian(sigma: float, radius: int) -> NDArray[np.float64]:
+    """(2 · radius + 1,) window, sum 1."""
+    kernel = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    return np.asarray(kernel / kernel.sum())
+
+
 def gaussian_matrix(size: int, sigma: float, radius: int) -> Tensor:
     """(size, size) matrix that filters a line of pixels; the border is mirrored (scipy "mirror")."""
-    offsets = np.arange(-radius, radius + 1)
-    kernel = np.exp(-(offsets**2) / (2 * sigma**2))
-    kernel /= kernel.sum()
+    offsets, kernel = np.arange(-radius, radius + 1), gaussian(sigma, radius)
     period = max(2 * size - 2, 1)
     positions = np.abs((np.arange(size)[:, None] + offsets) % period)
     positions = np.minimum(positions, period - positions)  # mirror, without repeating the edge
@@ -46,17 +53,33 @@ def blur(x: Tensor, sigma: float, radius: int) -> Tensor:
     return _matrix(h, sigma, radius, x.device) @ x @ _matrix(w, sigma, radius, x.device).T
 
 
+@lru_cache(maxsize=16)
+def _window(planes: int, sigma: float, radius: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        kernel = torch.from_numpy(gaussian(sigma, radius)).to(device, torch.float32)
+        return kernel.view(1, 1, -1, 1).repeat(planes, 1, 1, 1)
+
+
+def blur_planes(x: Tensor, sigma: float, radius: int) -> Tensor:
+    """The same as blur() for pictures of many planes: (B, P, H, W) -> (B, P, H, W), float32."""
+    if radius >= min(x.shape[-2:]):
+        return blur(x, sigma, radius)
+    window = _window(x.shape[1], sigma, radius, x.device)
+    x = F.pad(x, [radius] * 4, mode="reflect")
+    x = F.conv2d(x, window, groups=x.shape[1])
+    return F.conv2d(x, window.transpose(2, 3), groups=x.shape[1])
+
+
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity round every pixel: (B, C, H, W) in [-1, 1] twice -> (B, C, H, W).
 
     Wang et al. 2004: Gaussian window 11, σ 1.5, K1 0.01, K2 0.03, data range 2.
     """
     c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
-    moments = torch.stack([x, y, x * x, y * y, x * y])
-    mx, my, mxx, myy, mxy = blur(moments, SSIM_SIGMA, SSIM_RADIUS).unbind()
-    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
-    structure = (2 * (mxy - mx * my) + c2) / (mxx - mx * mx + myy - my * my + c2)
-    return luminance * structure
+    moments = torch.cat([x, y, x * x + y * y, x * y], dim=1).contiguous(memory_format=torch.channels_last)
+    mx, my, squares, mxy = blur_planes(moments, SSIM_SIGMA, SSIM_RADIUS).chunk(4, dim=1)
+    means, product = mx * mx + my * my, mx * my
+    return (2 * product + c1) * (2 * (mxy - product) + c2) / ((means + c1) * (squares - means + c2))
 
 
 def l2_map(x: Tensor, y: Tensor) -> Tensor:

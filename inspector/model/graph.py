@@ -1,0 +1,53 @@
+"""One CUDA graph from a picture on the host to its answer on the host, captured by hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inspector.model.preprocess import Image
+
+RUNS = 3  # before the capture: kernels are chosen and caches filled
+
+
+class Replay:
+    """What infer does to pixels of one kind: upload, kernels and read-back, launched at once.
+
+    infer: pixels on the device -> (n,) float32 there; it must not look at what it computes. One thread
+    captures and replays. Buffers on the host are pinned; all buffers stay where they are.
+    """
+
+    def __init__(self, infer: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device):
+        self.sent = pixels.pin_memory()
+        self.pixels = pixels.to(device)
+        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        self.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self.stream):
+            for _ in range(RUNS):
+                answer = infer(self.pixels)
+            self.received = torch.empty(answer.shape, pin_memory=True)
+        self.stream.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, stream=self.stream):
+            self.pixels.copy_(self.sent, non_blocking=True)
+            self.received.copy_(infer(self.pixels), non_blocking=True)
+
+    def __call__(self, image: Image) -> tuple[NDArray[np.float32], float]:
+        """The answer for this picture, and when it was there (perf_counter)."""
+        self.sent.numpy()[...] = image
+        self.again()
+        there = time.perf_counter()
+        return self.received.numpy().copy(), there
+
+    def again(self) -> None:
+        """The same picture once more."""
+        with torch.cuda.stream(self.stream):
+            self.graph.replay()
+            self.done.record()
+        self.done.synchronize()

@@ -1,28 +1,42 @@
 """Retraining takes what the line leaves over.
 
-SCHED_IDLE, because `nice` weighs processes within a session alone where the kernel groups them by session
-(autogroup); between services of systemd CPUWeight=idle of the unit does the same.
+Within a group of processes SCHED_IDLE gives way to all others. Between groups the kernel shares by their
+weights: under systemd CPUWeight=idle of the unit sees to it, and by hand the nice value of the session's
+group (autogroup), which is put back at the end.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import torch
 
+LEAST = 19
 MEMORY_SHARE = 0.5  # of the GPU's memory
+AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def lower() -> None:
     """Give way to every other process, for processor and disk."""
-    os.nice(19)
-    process = psutil.Process()
+    os.nice(LEAST)
     with suppress(OSError):  # a kernel or container that has no such class
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError, psutil.Error, AttributeError):
-        process.ionice(psutil.IOPRIO_CLASS_IDLE)
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+    with suppress(OSError, ValueError):  # read as "/autogroup-17 nice 0"
+        before = int(AUTOGROUP.read_text(encoding="ascii").split()[-1])
+        if before < LEAST:
+            AUTOGROUP.write_text(str(LEAST), encoding="ascii")
+            atexit.register(_put_back, before)
+
+
+def _put_back(nice: int) -> None:
+    with suppress(OSError):
+        AUTOGROUP.write_text(str(nice), encoding="ascii")
 
 
 def leave_room(device: torch.device) -> None:

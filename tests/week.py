@@ -1,0 +1,267 @@
+"""A week of a station, simulated: `python -m tests.week --data SETS --weights FILE --out results`.
+
+Day 1 commissions with 100 normal parts and calibrates on 60 more. On each further day new normal parts come,
+5 % of what passes are in truth defects that nobody labels, every other false reject is labelled normal, and
+from day 4 on the light is 15 % weaker. Each night `inspector retrain` runs. The same week is lived once more
+with a clean pool. The test images are the same every day, shown in that day's light; defects that slip
+through are never among them. What is done is kept in the work folder: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from inspector.audit.frames import FrameStore
+from inspector.audit.labels import add_label
+from inspector.audit.log import AuditLog
+from inspector.audit.records import BundleRecord, Evidence, Inspection
+from inspector.calibration import Asked, calibrate_recipe
+from inspector.commands import train_recipe
+from inspector.errors import InspectorError
+from inspector.judges import active_bundle, open_engine
+from inspector.model.records import to_json
+from inspector.nightly.retrain import retrain
+from inspector.settings import Settings, load
+from training.data import read_image
+from training.datasets import Sample, find
+from training.metrics import image_auroc, rates
+from training.tables import write_json
+
+DAYS, LIGHT_DAY, LIGHT = 7, 4, 0.85
+COMMISSIONED, CALIBRATED, A_DAY = 100, 60, 60
+ESCAPES = 0.05
+TESTED = 60  # of each class
+STATION = """
+[station]
+data = "data"
+[log]
+min_free_mib = 1
+[plc]
+enabled = false
+[engine]
+device = "cpu"
+threads = 1
+[retrain]
+parts = 250
+[[camera]]
+name = "cam"
+recipe = "part"
+[camera.folder]
+path = "."
+[recipe.part]
+method = "feature"
+preset = "tiny"
+backbone_weights = "{weights}"
+symmetries = {symmetries}
+false_reject_rate = 0.02
+"""
+SYMMETRIES = {"mvtec_screw": '["turn"]', "magnetic_tile": '["flip-x", "flip-y"]'}
+
+
+@dataclass
+class Parts:
+    """Of one category, shuffled once: what comes when."""
+
+    first: list[Path]
+    second: list[Path]
+    days: list[list[Path]]
+    slipping: list[Path]
+    test: list[Sample]
+
+
+def parts_of(data: Path, name: str) -> Parts:
+    """The same for every run."""
+    rng = np.random.default_rng(0)
+    category = find(data, [name])[0]
+    normals = [category.normals[i] for i in rng.permutation(len(category.normals))]
+    later = normals[COMMISSIONED + CALIBRATED :]
+    each = min(A_DAY, len(later) // (DAYS - 1))
+    bad = [one for one in category.test if one.defective]
+    bad = [bad[i] for i in rng.permutation(len(bad))]
+    good = [one for one in category.test if not one.defective][:TESTED]
+    slipping = len(bad) // 3
+    return Parts(
+        normals[:COMMISSIONED],
+        normals[COMMISSIONED : COMMISSIONED + CALIBRATED],
+        [later[day * each : (day + 1) * each] for day in range(DAYS - 1)],
+        [one.path for one in bad[:slipping]],
+        [*good, *bad[slipping : slipping + TESTED]],
+    )
+
+
+def seen(path: Path, day: int) -> np.ndarray:
+    """The picture in the light of that day."""
+    image = read_image(path)
+    return image if day < LIGHT_DAY else np.rint(image * LIGHT).astype(image.dtype)
+
+
+def live(work: Path, data: Path, weights: Path, name: str, *, clean: bool, bar: tqdm) -> list[dict]:
+    """One week; a row a day."""
+    parts, state = parts_of(data, name), work / "state.json"
+    rows = json.loads(state.read_text()) if state.exists() else []
+    if not rows:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        (work / "station.toml").write_text(
+            STATION.format(weights=weights, symmetries=SYMMETRIES.get(name, "[]"))
+        )
+    settings = load(work / "station.toml")
+    bar.update(len(rows))
+    for day in range(len(rows) + 1, DAYS + 1):
+        row = {"day": day}
+        if day == 1:
+            commission(settings, work, parts)
+            row["night"] = "commissioned"
+        else:
+            done = work / f"inspected-{day}.json"
+            if not done.exists():  # a day that was cut short begins anew, with what the log has of it
+                write_json(done, inspect(settings, parts, day, clean=clean))
+            row |= json.loads(done.read_text())
+        row |= measured(settings, parts, day)
+        if day > 1:
+            try:
+                night = list(retrain(settings, ["part"], seed=day))[-1]
+            except InspectorError as error:
+                night = str(error)
+            row["night"] = night.removeprefix("recipe 'part': ")
+            row["after"] = measured(settings, parts, day)
+        rows.append(row)
+        write_json(state, rows)
+        bar.update()
+    return rows
+
+
+def commission(settings: Settings, work: Path, parts: Parts) -> None:
+    for folder, files in (("first", parts.first), ("second", parts.second)):
+        shutil.rmtree(work / folder, ignore_errors=True)
+        (work / folder).mkdir()
+        for file in files:
+            shutil.copy(file, work / folder)
+    list(train_recipe(settings, "part", work / "first", None, None, None, 0))
+    list(calibrate_recipe(settings, "part", Asked(images=work / "second")))
+    AuditLog.open(settings.database).close()
+
+
+def inspect(settings: Settings, parts: Parts, day: int, *, clean: bool) -> dict:
+    """Judge and log the day's parts; slip defects in; label every other false reject."""
+    bundle = active_bundle(settings, "part")
+    engine, limit = open_engine(bundle, settings.engine), bundle.threshold.value
+    frames, rng = FrameStore(settings.frames), np.random.default_rng((day, 1))
+    began = datetime.now(UTC) - timedelta(days=DAYS - day + 1)
+    scored = [(seen(path, day), path) for path in parts.days[day - 2]]
+    judged = [(image, engine.score(image).score, path.name) for image, path in scored]
+    passed = [score for _, score, _ in judged if score <= limit]
+    slipped = [] if clean else slip(parts, day, round(ESCAPES * len(passed) / (1 - ESCAPES)))
+    for path in slipped:
+        image = seen(path, day)
+        score = engine.score(image).score
+        # nobody noticed it: where the model would have, it gets the score of some part that passed
+        judged.append((image, score if score <= limit else float(rng.choice(passed)), f"escaped-{path.name}"))
+    rejected = []
+    with AuditLog.open(settings.database) as log:
+        record = BundleRecord(id=bundle.id, recipe="part", architecture=to_json(bundle.architecture))
+        log.register_bundle(record)
+        for number, (image, score, name) in enumerate(judged):
+            when = began + timedelta(minutes=number)
+            row = Inspection(
+                time=when,
+                camera="cam",
+                recipe="part",
+                verdict=1 if score <= limit else 2,
+                score=score,
+                threshold=limit,
+                bundle=bundle.id,
+                source=name,
+            )
+            id_ = log.commit(row)
+            log.add_evidence([Evidence(id_, frame=frames.store(id_, "cam", when, image))])
+            rejected += [id_] if score > limit else []
+    for id_ in rejected[::2]:
+        add_label(settings.database, id_, "normal", by="week")
+    light = float(np.mean([image.mean() for image, _, _ in judged]))
+    return {
+        "parts": len(scored),
+        "false_rejects": len(rejected),
+        "labelled": len(rejected[::2]),
+        "slipped": len(slipped),
+        "mean_grey": light,
+    }
+
+
+def slip(parts: Parts, day: int, count: int) -> list[Path]:
+    start = (day - 2) * count
+    return [parts.slipping[k % len(parts.slipping)] for k in range(start, start + count)]
+
+
+def measured(settings: Settings, parts: Parts, day: int) -> dict:
+    """The active bundle on the fixed test images, in the light of that day."""
+    bundle = active_bundle(settings, "part")
+    engine = open_engine(bundle, settings.engine)
+    labels = [one.defective for one in parts.test]
+    scores = [engine.score(seen(one.path, day)).score for one in parts.test]
+    found = rates(labels, scores, bundle.threshold.value)
+    return {
+        "bundle": bundle.id,
+        "auroc": image_auroc(labels, scores),
+        "test_false_rejects": found.false_reject,
+        "test_escapes": found.escape,
+    }
+
+
+def markdown(weeks: dict[str, list[dict]]) -> str:
+    lines = ["# A simulated week", "", *(__doc__ or "").split("\n\n", 1)[1].strip().splitlines(), ""]
+    for name, rows in weeks.items():
+        lines += [f"## {name}", ""]
+        lines.append("| day | false rejects of the day | AUROC | escapes | false rejects in test | night |")
+        lines.append("|---|---|---|---|---|---|")
+        for row in rows:
+            rejects = f"{row['false_rejects']} of {row['parts']}" if "parts" in row else "–"
+            lines.append(
+                f"| {row['day']} | {rejects} | {row['auroc']:.3f} | {row['test_escapes']:.0%} | "
+                f"{row['test_false_rejects']:.0%} | {row['night']} |"
+            )
+        if after := rows[-1].get("after"):
+            lines.append(
+                f"| after | – | {after['auroc']:.3f} | {after['test_escapes']:.0%} | ",
+            )
+            lines[-1] += f"{after['test_false_rejects']:.0%} | – |"
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of categories in the MVTec layout")
+    parser.add_argument("--categories", nargs="+", default=["mvtec_screw", "magnetic_tile"])
+    parser.add_argument("--weights", type=Path, required=True, help="of EfficientNet-Lite0")
+    parser.add_argument("--work", type=Path, default=Path("runs/week"), help="what is done is kept here")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    asked = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)
+    cv2.setNumThreads(1)
+    weeks: dict[str, list[dict]] = {}
+    total = DAYS * 2 * len(asked.categories)
+    with tqdm(total=total, desc="week", unit="day") as bar:
+        for name in asked.categories:
+            for pool in ("contaminated", "clean"):
+                work = asked.work / name / pool
+                weights = asked.weights.resolve()
+                weeks[f"{name}, {pool} pool"] = live(
+                    work, asked.data, weights, name, clean=pool == "clean", bar=bar
+                )
+                write_json(asked.out / "week.json", weeks)
+                (asked.out / "week.md").write_text(markdown(weeks), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

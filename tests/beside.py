@@ -34,6 +34,7 @@ SETTLE_S = 2.0  # after each turn
 
 
 def measure(folder: Path, blocks: int, seconds: float, fps: float, method: str, size: str) -> dict:
+    (folder / "night").mkdir()
     station = prepare(folder / "night")
     inspect(station, 150, 3)
     logs.configure(Logging(level="error"))

@@ -18,7 +18,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,8 @@ def finished(run: Run, out: Path) -> bool:
         _flat({part: comparable(values) for part, values in settings.items()})
         for settings in (json.loads(path.read_text(encoding="utf-8"))["settings"], run.settings)
     )
+    usual = _flat({"training": comparable(asdict(TrainOptions()))})
+    before = {**{key: usual[key] for key in usual if key in now}, **before}  # settings there were not yet
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         what = ", ".join(f"{key} {before.get(key)} → {now.get(key)}" for key in changed)

@@ -34,10 +34,11 @@ Pixels = TypeVar("Pixels", bound=NDArray[np.generic])
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A test set as the model saw it. scores, milliseconds: (n,), in the order of samples."""
+    """A test set as the model saw it. scores, brightness, milliseconds: (n,), in the order of samples."""
 
     samples: tuple[Sample, ...]
     scores: NDArray[np.float64]
+    brightness: NDArray[np.float64]  # mean value of each image
     milliseconds: NDArray[np.float64]  # preprocessing, model and map of one part, without reading the file
     pixels: PixelCurves
     without_mask: tuple[Path, ...]  # defective, but left out of the pixel metrics
@@ -52,7 +53,7 @@ def evaluate(
     engine: Engine, samples: Sequence[Sample], roi: Roi | None = None, *, progress: bool = True
 ) -> Evaluation:
     """Score every sample, one at a time as on the line. Raises DataError, TrainingError."""
-    scores, milliseconds, without_mask = [], [], []
+    scores, brightness, milliseconds, without_mask = [], [], [], []
     pixels = PixelCurves()
     engine.warm_up()
     for sample in tqdm(samples, desc="test set", unit="part", leave=False, disable=not progress):
@@ -61,6 +62,7 @@ def evaluate(
         if not np.isfinite(scored.score):
             raise TrainingError(f"{sample.path} scored {scored.score}: training diverged; lower its rate.")
         scores.append(scored.score)
+        brightness.append(cropped(image, roi).mean())
         milliseconds.append(sum(scored.stages.values()))
         mask = sample_mask(sample, image.shape[:2], roi)
         if sample.defective and (mask is None or not mask.any()):
@@ -68,7 +70,14 @@ def evaluate(
             continue
         small = None if mask is None else shrunk(mask, SIZE)
         pixels.add(resized(scored.map, SIZE), small)
-    return Evaluation(tuple(samples), np.array(scores), np.array(milliseconds), pixels, tuple(without_mask))
+    return Evaluation(
+        tuple(samples),
+        np.array(scores),
+        np.array(brightness),
+        np.array(milliseconds),
+        pixels,
+        tuple(without_mask),
+    )
 
 
 def sample_mask(sample: Sample, shape: tuple[int, ...], roi: Roi | None) -> NDArray[np.bool_] | None:

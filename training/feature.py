@@ -26,7 +26,7 @@ CACHE_BYTES = 4 << 30  # features are kept in memory, as float16, up to this muc
 REGULARISATION = 0.01  # of the whitening, in shares of the mean variance
 PARTS = 150  # that the statistics and the memory's first slots are taken from
 TOKENS = 20_000  # that k-means sees
-POOL = 30_000  # features of a level that its bank is chosen from
+POOL = 60_000  # features that a bank is chosen from
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
 Features = list[Tensor]  # of each level, (B, C, H, W)
@@ -187,8 +187,9 @@ def fill(
     pools: list[list[Tensor]] = [[] for _ in banks]
     each = -(-POOL // len(indices))
     for i in indices:
-        for pool, bank, features in zip(pools, banks, cache.of([i]), strict=True):
-            rows = bank.rows(features)[0]
+        features = cache.of([i])
+        for pool, bank, (level, _) in zip(pools, banks, network.banked, strict=True):
+            rows = bank.rows(features[level])[0]
             pool.append(rows[torch.randperm(len(rows), generator=generator)[:each].to(rows.device)])
     for bank, pool in zip(banks, pools, strict=True):
         bank.slots.copy_(coreset(torch.cat(pool), len(bank.slots), generator))

@@ -187,6 +187,7 @@ def measured(evaluation: Evaluation, threshold: float) -> dict[str, Any]:
             for defect in sorted({*defects} - {""})
             for one in [good | (defects == defect)]
         },
+        "brightness_auroc": metrics.image_auroc(labels, evaluation.brightness),
         "pixel_auroc": evaluation.pixels.auroc(),
         "pixel_average_precision": evaluation.pixels.average_precision(),
         "aupro": evaluation.pixels.pro(),

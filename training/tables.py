@@ -18,6 +18,7 @@ from training.reported import reported
 Record = Mapping[str, Any]
 
 PLAIN = "plain"  # the variant that nothing is switched in; the others are compared with it
+TELLING = 0.9  # AUROC from which the mean brightness of the images is worth a warning
 PER_IMAGE = "scores"  # the key that stays in the run's own file
 
 COLUMNS: dict[str, Callable[[float], str]] = {
@@ -120,6 +121,7 @@ def markdown(records: Sequence[Record], compared: Sequence[Record] = ()) -> str:
     rows = ["# Benchmark", "", *_how(records), ""]
     head = ["category", "method", "seeds", *HEADINGS, "paper: image / pixel / PRO"]
     rows += _table(head, _results(records))
+    rows += _told_by_brightness(records)
     if compared:
         rows += ["", "## Variants against the plain method", ""]
         rows += ["Differences, variant minus plain. Where the interval spans 0, none is shown.", ""]
@@ -159,6 +161,18 @@ def _how(records: Sequence[Record]) -> list[str]:
         "false-positive rate of 0.3. False rejects and escapes are at the threshold calibrated on held-out",
         "normal parts. No run chooses anything on test images.",
     ]
+
+
+def _told_by_brightness(records: Sequence[Record]) -> list[str]:
+    """A warning for each category whose good and defective images differ in light alone."""
+    lines = []
+    for (dataset, category), group in groupby(records, key=lambda r: (r["dataset"], r["category"])):
+        auroc = _number(next(group).get("brightness_auroc"))
+        if max(auroc, 1 - auroc) >= TELLING:
+            warning = "good and defective parts were not photographed in the same light"
+            told = f"the mean brightness of the images alone has an image AUROC of {auroc:.3f}"
+            lines += ["", f"**{dataset}/{category}**: {told}: {warning}."]
+    return lines
 
 
 def _results(records: Sequence[Record]) -> list[list[str]]:

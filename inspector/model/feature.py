@@ -3,8 +3,8 @@
 Backbone (the encoder) → tokens → memory → coordinate attention → decoder → the backbone's features at several
 depths. What the memory of normal parts cannot express is not reproduced, and the cosine error shows it. So
 is found what does not belong where it is; what was never seen anywhere shows in the distance of the features
-from a bank of normal ones. The map is a weighted mean of these errors; training finds the weights on
-synthetic defects.
+from a bank of normal ones, over small places and over larger ones, where noise averages out. The map is a
+weighted mean of these errors; training finds the weights on synthetic defects.
 
 Features are whitened: of the directions in which they vary over normal parts each counts the same, so that a
 small deviation in a quiet direction is seen (Rippel et al. 2021 make the case for pretrained features).
@@ -123,8 +123,8 @@ class FeatureAutoencoder(Network):
         )
         self.bottleneck = Bottleneck(a.dim, a)
         self.decoder = FeatureDecoder(a.dim, a.depth, self.grid, channels, sides)
-        banked = zip(channels, sides, strict=True) if a.bank else ()
-        self.banks = nn.ModuleList(MemoryBank(a.bank, c, min(s, self.grid)) for c, s in banked)
+        self.banked = _banked([min(s, self.grid) for s in sides], a.scales) if a.bank else []
+        self.banks = nn.ModuleList(MemoryBank(a.bank, channels[k], side) for k, side in self.banked)
         errors = len(sides) + len(self.banks)
         self.register_buffer("centre", torch.zeros(errors))
         self.register_buffer("spread", torch.ones(errors))
@@ -185,10 +185,11 @@ class FeatureAutoencoder(Network):
     def errors(self, levels: Levels) -> list[Tensor]:
         """Cosine error of each level, in [0, 2], and distance from each bank: (B, side, side) each."""
         count, target = len(levels.target), levels.target
+        banked = [(self.banks[k - count], self.banked[k - count][0]) for k in self.read if k >= count]
         with torch.autocast(target[0].device.type, enabled=False):  # whitening magnifies what 16 bits lose
             pairs = zip(self.drawn, levels.output, strict=True)
             drawn = [cosine_error(self.whiten[k](target[k]), y) for k, y in pairs]
-            return drawn + [self.banks[k - count](target[k - count]) for k in self.read if k >= count]
+            return drawn + [bank(target[level]) for bank, level in banked]
 
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
         """(B, S, S): standard deviations above the usual error of normal parts, weighted mean, >= 0."""
@@ -221,9 +222,8 @@ class FeatureAutoencoder(Network):
     def sources(self) -> list[str]:
         """What the errors come from, in their order; a level is one of the backbone's."""
         levels = self.backbone.levels
-        return [f"decoder, level {k}" for k in levels] + [
-            f"bank, level {k}" for k in levels[: len(self.banks)]
-        ]
+        banks = [f"bank, level {levels[k]}, {side} x {side}" for k, side in self.banked]
+        return [f"decoder, level {k}" for k in levels] + banks
 
     def unusual(self, levels: Levels) -> list[Tensor]:
         """Each error in standard deviations above the usual one: (B, side, side)."""
@@ -240,6 +240,11 @@ class FeatureAutoencoder(Network):
             )
         )
         return Levels(target, output, reconstruction.addressing)
+
+
+def _banked(sides: Sequence[int], scales: int) -> list[tuple[int, int]]:
+    """(index of the level, places a side) of each bank: each level at its own scale, then at coarser ones."""
+    return [(k, side >> step) for step in range(scales) for k, side in enumerate(sides) if side >> step]
 
 
 def cosine_error(x: Tensor, y: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class Architecture:
     temperature: float = 0.05  # divides the cosine before the softmax; 1 is the paper as written
     backbone: str = ""  # timm's name; the feature method alone has one, and no patch and heads of its own
     bank: int = 0  # normal features kept of each level to measure distances from; of the feature method
+    scales: int = 1  # banks of each level, each over places twice as large as the one before
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class Architecture:
             f"architecture.dim is {self.dim}: expected a positive multiple of the {self.heads} heads",
         )
         _require(self.bank >= 0, f"architecture.bank is {self.bank}: expected 0 (no bank) or more features")
+        _require(self.scales > 0, f"architecture.scales is {self.scales}: expected 1 or more")
         _require(self.depth > 0, f"architecture.depth is {self.depth}: expected at least one layer")
         _require(self.slots >= 2, f"architecture.slots is {self.slots}: expected at least 2 memory slots")
         _require(
@@ -76,7 +78,14 @@ PRESETS: dict[str, Architecture] = {
 }
 
 _FEATURE = Architecture(
-    method="feature", backbone="tf_efficientnet_lite0", size=384, dim=192, depth=3, slots=1000, bank=2000
+    method="feature",
+    backbone="tf_efficientnet_lite0",
+    size=384,
+    dim=192,
+    depth=3,
+    slots=1000,
+    bank=2000,
+    scales=3,
 )
 FEATURE_PRESETS: dict[str, Architecture] = {
     "paper": replace(_FEATURE, backbone="vit_base_patch14_dinov2", size=392, dim=384, depth=4),

@@ -179,6 +179,15 @@ def test_a_wrong_request_is_one_line_and_a_code(parts, capsys, more, message):
     assert re.search(message, lines[-1])
 
 
+def test_a_record_from_before_a_setting_existed_holds_if_it_has_its_default(parts):
+    bench(parts)
+    (path,) = (parts.parent / "out" / "runs").rglob("*.json")
+    record = json.loads(path.read_text())
+    del record["settings"]["training"]["architecture"]["scales"]
+    path.write_text(json.dumps(record))
+    assert bench(parts) == 0
+
+
 def test_other_settings_need_another_folder(parts, capsys):
     bench(parts)
     assert bench(parts, "--rate", "0.1", "--threads", "2") == 1

@@ -105,6 +105,7 @@ def test_a_test_set_is_scored_as_on_the_line(engine, samples):
     assert evaluation.labels.tolist() == [False] * 3 + [True] * 3
     image = cv2.imread(str(samples[4].path), cv2.IMREAD_GRAYSCALE)
     assert evaluation.scores[4] == pytest.approx(engine.score(image).score)
+    assert evaluation.brightness[4] == image.mean()
     assert (evaluation.milliseconds > 0).all()
 
 

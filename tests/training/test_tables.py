@@ -128,3 +128,13 @@ def test_tables_are_made_from_the_runs_alone(tmp_path):
     assert "paper, base" in text
     assert "Variants" in text
     assert [r["variant"] for r in read_runs(tmp_path / "runs")] == ["plain", "base"]
+
+
+def test_a_category_that_light_alone_tells_apart_is_warned_of():
+    told = record(category="mvtec_screw", brightness_auroc=0.001)
+    plain = record(category="mvtec_transistor", brightness_auroc=0.6)
+    older = record(category="tire")
+    text = markdown([told, plain, older])
+    assert "/mvtec_screw**: the mean brightness" in text
+    assert "image AUROC of 0.001" in text
+    assert text.count("mean brightness") == 1

@@ -36,7 +36,8 @@ def lively(network: Network) -> Network:
         if isinstance(module, MemoryBank):
             module.slots.normal_()
     if isinstance(network, FeatureAutoencoder):
-        network.weight.copy_(torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1])[: len(network.weight)])
+        some = torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1]).repeat(2)  # with banks and without them
+        network.weight.copy_(some[: len(network.weight)])
         network.spread.fill_(0.2)
     return network.eval()
 

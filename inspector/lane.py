@@ -34,6 +34,7 @@ class Triggered:
     fire: Request | None = None
     overrun: tuple[Request, ...] = ()
     restarted: bool = False  # the sequence jumped: the PLC has started anew
+    dropped: tuple[Request, ...] = ()  # what was open when it did: it waits for none of these any more
 
 
 class Lane:
@@ -80,7 +81,8 @@ class Lane:
 
         asked_ns: the earliest time at which a new trigger can have come, the last reading before this one.
         Triggers that came while a part is open, or that were overtaken between two polls, are
-        overruns: each must be answered FAULT. A backward or far jump is a restarted PLC.
+        overruns: each must be answered FAULT. A backward or far jump is a restarted PLC; then what is open is
+        dropped, for it may count its next parts as it did those, and is to be answered FAULT as well.
         """
         with self._lock:
             if self._trigger_seen is None or block.sequence == self._trigger_seen:
@@ -88,6 +90,10 @@ class Lane:
                 return Triggered()
             advance = (block.sequence - self._trigger_seen) & 0xFFFF
             restarted = advance > MISSED_AT_MOST
+            dropped: tuple[Request, ...] = ()
+            if restarted:
+                dropped = tuple(self._open.values())
+                self._open.clear()
             skipped = 0 if restarted else advance - 1
             missed = [
                 self._request((self._trigger_seen + step) & 0xFFFF, 0, asked_ns)
@@ -100,7 +106,7 @@ class Lane:
                 missed.append(newest)
             self.overruns = (self.overruns + len(missed)) & 0xFFFF
             fire = None if busy else self._opened(newest)
-            return Triggered(fire, tuple(missed), restarted)
+            return Triggered(fire, tuple(missed), restarted, dropped)
 
     def find(self, token: int | None) -> Request | None:
         """The open request with this token, None if it was answered already or never asked."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -297,10 +298,21 @@ class LineLoop(threading.Thread):
             self._journal.note(
                 "plc_restart", "warning", f"the trigger sequence jumped to {block.sequence}", channel.name
             )
+            self._forget(channel, asked_ns)
+        for request in triggered.dropped:
+            self._answers.give(channel, request, Decision.fault(Reason.RESTARTED))
         for request in triggered.overrun:  # first, so that the newest part's verdict is what stays
             self._answers.give(channel, request, Decision.fault(Reason.OVERRUN))
         if triggered.fire is not None:
             self._fire(channel, triggered.fire)
+
+    def _forget(self, channel: Channel, before_ns: int) -> None:
+        """The PLC lost its memory while the connection stood: nothing from before may meet its new parts."""
+        with channel.lock, suppress(PlcError):  # a new connection takes out what it finds as well
+            self._answers.forgotten(channel, before_ns)
+            self._answers.flush(channel)
+            channel.block = replace(channel.block, verdict=NO_VERDICT)
+            self._answers.write(channel, channel.block)
 
     def _fire(self, channel: Channel, request: Request) -> None:
         """Fire the camera, unless the part has gone by or nobody would wait for its frame."""

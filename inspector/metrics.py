@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,10 @@ from inspector.tally import BUCKETS_MS, Counts
 logger = structlog.get_logger()
 
 HOST = "127.0.0.1"  # nobody on the network may ask the line PC; a Prometheus agent on it can
+_WHY = {
+    errno.EADDRINUSE: "is taken; choose another",
+    errno.EACCES: "is not this user's to open; choose one above 1023",
+}
 STATES = ("starting", "inspecting", "fault", "stopping")
 
 
@@ -43,7 +48,8 @@ class Exporter:
             self._server, _ = start_http_server(self._settings.port, HOST, self._registry)
         except OSError as error:
             where = f"{HOST}:{self._settings.port}"
-            logger.warning("no metrics: the port of [metrics] is taken", at=where, error=error.strerror)
+            why = _WHY.get(error.errno or 0, "cannot be had")
+            logger.warning(f"no metrics: the port of [metrics] {why}", at=where, error=error.strerror)
 
     def close(self) -> None:
         """End."""

@@ -1,5 +1,7 @@
 """A PLC without retentive memory restarts while verdicts wait for it, and counts as it did before."""
 
+import time
+
 import pytest
 
 from inspector.plc.registers import Status
@@ -67,3 +69,31 @@ def test_no_pass_from_before_meets_a_part_of_the_same_number(station, plc, finis
     plc.trigger(3, part=3)
     until(lambda: (3, PASS) in plc.verdicts(), "the next part", 30)
     assert blocks(plc) == [(1, 1, PASS), (2, 2, FAULT), (3, 3, PASS)]
+
+
+@both
+def test_a_plc_that_loses_its_memory_while_the_connection_stands_gets_no_pass_from_before(station, plc):
+    """A part is in work, and the next one gets the same sequence and part id."""
+    station.write(camera(deadline_ms=60_000))
+    station.start("tests.sabotage")
+    until(ready(plc), "READY")
+    for number in (1, 2):
+        plc.trigger(number, part=number)
+        until(lambda n=number: plc.verdicts()[-1:] == [(n, PASS)], "a verdict", 30)
+    (station.root / "sabotage").write_text("slow")
+    plc.trigger(3, part=3)
+    until(lambda: plc.status() & Status.BUSY, "BUSY", 30)
+    plc.forget()
+    until(lambda: (3, 3, FAULT) in blocks(plc), "the part in work is FAULT", 10)
+    assert plc.registers(102, 1) != [PASS]
+    for number in (1, 2, 3):
+        plc.trigger(number, part=number)
+        time.sleep(0.05)
+    until(lambda: not ready(plc)() or blocks(plc)[-1][:2] == (3, 3), "an answer", 20)
+    time.sleep(2.5)  # the score of the part from before, and of the one that the lost memory asked for
+    assert [block for block in blocks(plc) if block[2] == PASS and block[1]] == [(1, 1, PASS), (2, 2, PASS)]
+    (station.root / "sabotage").unlink()
+    plc.trigger(4, part=4)
+    until(lambda: (4, 4, PASS) in blocks(plc), "the next part", 30)
+    with station.log() as log:
+        assert "jumped to 0" in next(e.message for e in log.events() if e.kind == "plc_restart")

@@ -68,9 +68,16 @@ class LaneAndPlc(RuleBasedStateMachine):
         if self.restarted:
             self.unread.update(expected[:-1])
             expected = expected[-1:]
-        busy = self.work is not None
         triggered = self.lane.trigger(self.block(), self.now)
         assert triggered.restarted == self.restarted
+        if self.restarted and self.work is not None:
+            assert triggered.dropped == (self.work[1],)
+            assert not self.lane.claim(self.work[1]), "a dropped part is nobody else's to answer"
+            self.answer(self.work[0], self.work[1].sequence)
+            self.work = None
+        else:
+            assert triggered.dropped == ()
+        busy = self.work is not None
         found = [*triggered.overrun, *([triggered.fire] if triggered.fire else [])]
         assert [request.sequence for request in found] == [self.sequences[part] for part in expected]
         assert [request.part_id for request in found] == [0] * (len(found) - 1) + expected[-1:]

@@ -6,6 +6,8 @@ import json
 import re
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -141,6 +143,16 @@ def test_a_metrics_port_that_is_taken_costs_the_metrics_not_the_line(station, pl
     assert "no metrics: the port of [metrics] is taken" in station.said()
     plc.trigger(1)
     until(lambda: (1, PASS) in plc.verdicts(), "a verdict", 30)
+
+
+def test_a_metrics_port_that_only_root_may_open_is_told_as_such():
+    start = (
+        "import os; from inspector.metrics import Exporter; from inspector.settings import Metrics\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "Exporter(Metrics(enabled=True, port=80), None).start()"
+    )
+    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    assert "is not this user's to open; choose one above 1023" in done.stdout + done.stderr
 
 
 def test_a_deep_folder_and_a_broken_snapshot_can_be_asked_again(tmp_path):

@@ -4,6 +4,7 @@
      get ADDRESS COUNT                          values V ...
      set ADDRESS V ...                          done
      coil ADDRESS                               values V
+     coils ADDRESS V ...                        done
      readonly 0|1                               done       (writes are refused with exception 6)
      stop | start                               done       (connections are cut, nobody listens | listen)
    and, for every write request that it executes,
@@ -101,6 +102,9 @@ static void obey(char *line)
     if (!strcmp(word, "set"))
         for (int i = 1; i < count; i++)
             registers->tab_registers[numbers[0] + i - 1] = numbers[i];
+    else if (!strcmp(word, "coils"))
+        for (int i = 1; i < count; i++)
+            registers->tab_bits[numbers[0] + i - 1] = numbers[i];
     else if (!strcmp(word, "readonly"))
         read_only = numbers[0];
     else if (!strcmp(word, "stop"))

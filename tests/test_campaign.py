@@ -1,16 +1,22 @@
 """The campaign finds what it looks for, and finds nothing in the station as it is."""
 
 import json
+import os
+import struct
 import subprocess
 import sys
 
 import pytest
 
-from tests.campaign.judgement import KINDS, Row, judge, judge_free
+from tests.campaign import __main__
+from tests.campaign.figures import KINDS, Row
+from tests.campaign.judgement import judge, judge_free
 
 PASS, REJECT, FAULT = 1, 2, 3
 DEADLINE_MS, TIMEOUT_MS = 1500, 200
 MS = 1_000_000
+NORMAL, OTHER, ODD = "normal-000.png", "normal-001.png", "odd-000.png"
+SCORES = {NORMAL: 0.5, OTHER: 0.6, ODD: 2.0}
 
 
 class Story:
@@ -19,26 +25,29 @@ class Story:
     def __init__(self):
         self.events = [{"t": 0, "is": "phase", "name": "a fault"}]
         self.rows = []
+        self.shown = NORMAL
 
     def add(self, kind, *, after_ms=10, **what):
         self.events.append({"t": self.events[-1]["t"] + after_ms * MS, "is": kind} | what)
         return self
 
-    def trigger(self, sequence, part):
-        return self.add("trigger", sequence=sequence, part=part)
+    def trigger(self, sequence, part, shows=NORMAL):
+        self.shown = shows
+        return self.add("trigger", sequence=sequence, part=part, shows=shows)
 
     def row(self, sequence, part, verdict, **changes):
         known = {
-            "score": None if verdict == FAULT else 0.5 if verdict == PASS else 2.0,
+            "score": None if verdict == FAULT else SCORES[self.shown],
             "threshold": 1.0,
             "bundle": "b",
-            "source": None if verdict == FAULT else "normal-001.png" if verdict == PASS else "odd-001.png",
+            "source": None if verdict == FAULT else "scene",
         }
         self.rows.append(Row(len(self.rows) + 1, sequence, part, verdict, **(known | changes)))
         return self
 
-    def write(self, sequence, part, verdict, *, row=1, after_ms=10, received_ms=None):
-        values = [1, 57, verdict, sequence, part >> 16, part & 0xFFFF, 0, 0, 0, 0, 7, 5, 0]
+    def write(self, sequence, part, verdict, *, row=1, after_ms=10, received_ms=None, score=None):
+        words = struct.unpack(">2H", struct.pack(">f", score or SCORES[self.shown]))
+        values = [1, 57, verdict, sequence, part >> 16, part & 0xFFFF, *words, 0, 0, 7, 5, 0]
         t = self.events[-1]["t"] + after_ms * MS
         received = t if received_ms is None else received_ms * MS
         known = {"row": row} if verdict else {}
@@ -48,14 +57,19 @@ class Story:
         now = self.events[-1]["t"] + 10 * MS
         return self.add("write", address=100, values=[2, 57], received=now)
 
+    def coils(self, passed, rejected=False):
+        now = self.events[-1]["t"] + 10 * MS
+        return self.add("coils", address=10, values=[int(passed), int(rejected)], received=now)
+
     def answered(self, sequence, part, verdict=PASS):
-        return self.trigger(sequence, part).row(sequence, part, verdict).write(sequence, part, verdict)
+        shows = ODD if verdict == REJECT else NORMAL
+        return self.trigger(sequence, part, shows).row(sequence, part, verdict).write(sequence, part, verdict)
 
     def used(self, sequence, part, verdict=PASS):
         return self.add("used", sequence=sequence, part=part, verdict=verdict, good=verdict == PASS)
 
     def judged(self):
-        return judge(self.events, self.rows, DEADLINE_MS, TIMEOUT_MS)
+        return judge(self.events, self.rows, DEADLINE_MS, TIMEOUT_MS, SCORES)
 
     def violations(self):
         return {kind: count for kind, count in self.judged().total.violations.items() if count}
@@ -104,9 +118,40 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
             id="a pass that the log calls a fault",
         ),
         pytest.param(
-            Story().trigger(1, 1).row(1, 1, PASS, source="odd-003.png").write(1, 1, PASS),
+            Story().trigger(1, 1, ODD).row(1, 1, PASS, threshold=3.0).write(1, 1, PASS),
             {"pass without inspection": 1},
             id="a pass for a picture that is not normal",
+        ),
+        pytest.param(
+            Story()
+            .trigger(1, 1, ODD)
+            .trigger(2, 2, NORMAL)
+            .row(2, 2, REJECT, score=2.0)
+            .row(1, 1, FAULT)
+            .write(1, 1, FAULT)
+            .write(2, 2, REJECT),
+            {"wrong frame": 1},
+            id="the row holds the score of the part before",
+        ),
+        pytest.param(
+            Story().trigger(1, 1, OTHER).row(1, 1, PASS).write(1, 1, PASS, score=0.5),
+            {"wrong frame": 1},
+            id="the wire holds the score of another normal part",
+        ),
+        pytest.param(
+            Story().answered(1, 1, REJECT).coils(True),
+            {"coil leads": 1},
+            id="the pass coil is set beside a reject",
+        ),
+        pytest.param(
+            Story().answered(1, 1).coils(True).answered(2, 2, REJECT).beat(),
+            {"coil leads": 1},
+            id="the pass coil stands beside a reject",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, FAULT).write(1, 1, FAULT, row=None),
+            {"verdict without row": 1},
+            id="a fault before its row, while the log can be written",
         ),
         pytest.param(
             Story().trigger(1, 1).row(1, 1, PASS, source=None).write(1, 1, PASS),
@@ -114,7 +159,7 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
             id="a pass without a frame",
         ),
         pytest.param(
-            Story().trigger(1, 1).row(1, 1, PASS, score=1.5).write(1, 1, PASS),
+            Story().trigger(1, 1).row(1, 1, PASS, threshold=0.4).write(1, 1, PASS),
             {"pass without inspection": 1},
             id="a pass above the threshold",
         ),
@@ -134,7 +179,7 @@ def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
             id="a verdict gone before the PLC saw it",
         ),
         pytest.param(
-            Story().trigger(1, 1).row(1, 1, PASS).write(1, 1, PASS, after_ms=2500),
+            Story().trigger(1, 1).row(1, 1, PASS).write(1, 1, PASS, after_ms=1850),
             {"late": 1},
             id="a pass after its deadline",
         ),
@@ -185,6 +230,32 @@ def test_each_violation_is_found_and_nothing_beside_it(story, found):
             id="a trigger overtaken before anybody read it",
         ),
         pytest.param(Story().answered(1, 1).write(1, 1, PASS), id="the same verdict once more"),
+        pytest.param(
+            Story()
+            .add("phase", name="log locked", log_fails=True)
+            .trigger(1, 1)
+            .row(1, 1, FAULT)
+            .write(1, 1, FAULT, row=None),
+            id="a fault before its row, while the log cannot be written",
+        ),
+        pytest.param(
+            Story()
+            .trigger(1, 1, OTHER)
+            .trigger(2, 2, NORMAL)
+            .row(1, 1, PASS)
+            .write(1, 1, PASS)
+            .row(2, 2, FAULT)
+            .write(2, 2, FAULT),
+            id="the next part lay before the camera already",
+        ),
+        pytest.param(
+            Story().answered(1, 1).coils(True).beat().answered(2, 2, REJECT).coils(False, True).beat(),
+            id="coils that follow",
+        ),
+        pytest.param(
+            Story().trigger(1, 1).row(1, 1, PASS).write(1, 1, PASS, after_ms=1790),
+            id="a pass that began in time and took all of its timeout",
+        ),
         pytest.param(
             Story().answered(1, 1).add("server", on=False).add("server", on=True).beat(),
             id="a verdict of this moment, read back on the new connection",
@@ -283,11 +354,32 @@ def test_the_short_campaign_finds_no_violation(tmp_path):
     assert missing == set()
 
 
-def test_the_campaign_finds_planted_faults(tmp_path):
+def planted(tmp_path, *arguments):
     table = tmp_path / "table.json"
-    planted = ("--plant", "verdict-before-row", "--plant", "pass-for-fault")
-    done = campaign(*planted, "--only", "daemon kill -9", "--times", "2", "--json", str(table))
+    done = campaign(*arguments, "--json", str(table))
     assert done.returncode == 1, done.stdout[-5000:] + done.stderr[-5000:]
-    found = json.loads(table.read_text())["total"]["violations"]
-    assert found["verdict without row"] > 0
-    assert found["pass without inspection"] > 0
+    return json.loads(table.read_text())["total"]["violations"]
+
+
+def test_the_campaign_finds_planted_faults(tmp_path):
+    plants = ("verdict-before-row", "pass-for-fault", "frame-of-before", "coil-first")
+    options = [word for name in plants for word in ("--plant", name)]
+    found = planted(tmp_path, *options, "--only", "coils: daemon kill -9", "--times", "2")
+    for kind in ("verdict without row", "pass without inspection", "wrong frame", "coil leads"):
+        assert found[kind] > 0, kind
+
+
+def test_the_campaign_finds_triggers_that_are_dropped(tmp_path):
+    options = ("--plant", "dropped-trigger", "--patience", "3")
+    found = planted(tmp_path, *options, "--only", "sequence repeated", "--times", "6")
+    assert found.pop("unanswered") > 0
+    assert set(found.values()) == {0}
+
+
+def test_a_fault_that_was_asked_for_and_cannot_be_done_is_told_and_is_no_success(monkeypatch, capsys):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", ["campaign", "--short", "--only", "disk full"])
+    assert __main__.main() == 2
+    said = capsys.readouterr()
+    assert "skipped: disk full: mounting a small file system needs root" in said.out
+    assert "NOT DONE: disk full" in said.err

@@ -28,6 +28,7 @@ FIRST_DELAY_S = 0.25  # of the second attempt; the first comes at once
 LONGEST_DELAY_S = 4.0
 STABLE_S = 5.0  # open for so long: the next failure is a first one again
 STOP_LIMIT_S = 2.0
+CHILD = "inspector.camera.child"  # the module that is run
 
 
 class _Child:
@@ -48,7 +49,7 @@ class _Child:
         }
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603 our own interpreter and module
-                [sys.executable, "-m", "inspector.camera.child", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-m", CHILD, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(), self.ring.fd),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # camera libraries chat; stdout belongs to the command

@@ -16,6 +16,7 @@ import psutil
 from tests.campaign.history import Event, History
 
 LIMIT_S = 120.0
+CAMERAS = {"inspector.camera.child", "tests.campaign.scene"}
 
 
 class Daemon:
@@ -73,7 +74,7 @@ class Daemon:
         """The camera's process, None while there is none."""
         try:
             for child in psutil.Process(self.running()).children():
-                if "inspector.camera.child" in child.cmdline():
+                if CAMERAS & set(child.cmdline()):
                     return child
         except psutil.Error:
             pass

@@ -103,6 +103,14 @@ def stop_plc(world: World) -> int:
     return over
 
 
+def freeze_plc(world: World) -> int:
+    """The PLC stands still with its connections open, and goes on."""
+    world.recorder.freeze()
+    world.pause(0.05, 1.0)
+    world.recorder.thaw()
+    return time.monotonic_ns()
+
+
 def misbehave(mode: str, world: World) -> int:
     """The server answers slowly, wrongly or not at all for a while."""
     world.recorder.mode(mode)

@@ -4,9 +4,13 @@ A violation is
 
 - *pass without inspection*: a PASS on the wire, whole block or used by the PLC's program, without a row that
   names the same sequence and part, has verdict 1, a score not above its threshold, a bundle and a frame, and
-  whose frame shows a normal part (the campaign's pictures say so in their names);
-- *verdict without row*: a PASS or REJECT whose row was not in the log when its write arrived; a FAULT whose
-  row is not there in the end (while the log cannot be written a FAULT goes out first and its row follows);
+  whose score is that of a normal part (the campaign's pictures say so in their names);
+- *wrong frame*: a PASS or REJECT whose score, in the row or on the wire, is of no picture that lay before the
+  camera between its trigger and its arrival: each picture has a score of its own;
+- *coil leads*: the pass coil is set while the registers hold no PASS, or stands beside a beating heart and
+  another verdict;
+- *verdict without row*: a verdict whose row was not in the log when its write arrived; in the phases in which
+  the log cannot be written a FAULT goes out first and its row follows, but it must be there in the end;
 - *unanswered*: a trigger that the PLC raised and that no write of its sequence and part id answers;
 - *unasked*: a verdict for a part or sequence that the PLC did not ask for;
 - *contradicted*: a PASS or REJECT after another verdict for the same trigger, or anything after them while
@@ -36,151 +40,58 @@ What cannot be helped, and is no violation:
 
 from __future__ import annotations
 
-import sqlite3
-import statistics
-from collections import Counter, defaultdict
+import struct
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from operator import itemgetter
 
+from tests.campaign.figures import FAULT, PASS, REJECT, Figures, Row, Trigger, Verdict
 from tests.campaign.history import Event
-from tests.campaign.server import BLOCK, PART, SEQUENCE, VERDICT
+from tests.campaign.program import COILS, NORMAL
+from tests.campaign.server import BLOCK, PART, SCORE, SEQUENCE, VERDICT
 
-PASS, REJECT, FAULT = 1, 2, 3
-SLACK_MS = 500  # scheduling of two processes on a busy machine
+SLACK_MS = 100  # from the kernel to the thread that takes the time of an arrival, on a busy machine
+SAME = 1e-4  # of two scores of one picture
 RECOVERED_S = 60.0
-KINDS = (
-    "pass without inspection",
-    "verdict without row",
-    "unanswered",
-    "unasked",
-    "contradicted",
-    "overwritten",
-    "late",
-    "stale",
-    "not recovered",
-    "died",
-)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A decision in the log."""
+def judge(
+    events: list[Event],
+    logged: Iterable[Row],
+    deadline_ms: int,
+    timeout_ms: int,
+    scores: dict[str, float],
+) -> Verdict:
+    """Of a station that the PLC triggers. events: the recorder's and the campaign's, in order of time.
 
-    id: int
-    sequence: int
-    part: int
-    verdict: int
-    score: float | None
-    threshold: float | None
-    bundle: str | None
-    source: str | None
-
-    def inspected(self, normal: str) -> bool:
-        """Whether it is a finished inspection of a part that is normal: its source begins like this."""
-        whole = None not in (self.score, self.threshold, self.bundle, self.source)
-        return whole and self.score <= self.threshold and self.source.startswith(normal)
-
-
-@dataclass
-class Trigger:
-    """One part that the PLC asked for."""
-
-    t: int
-    sequence: int
-    part: int
-    phase: str
-    withdrawn: bool = False
-    answers: list[tuple[int, int, bool]] = field(default_factory=list)  # received, verdict, server honest
-
-
-@dataclass
-class Figures:
-    """What came of one kind of fault."""
-
-    times: int = 0
-    triggered: int = 0
-    verdicts: int = 0
-    passes: int = 0
-    rejects: int = 0
-    faults: int = 0
-    withdrawn: int = 0
-    overlooked: int = 0
-    repeated: int = 0
-    taken_back: int = 0
-    violations: Counter[str] = field(default_factory=Counter)
-    recovery_s: list[float] = field(default_factory=list)
-
-    def table(self) -> dict[str, Any]:
-        """As JSON has it."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("violations", "recovery_s")}
-        recovery = sorted(self.recovery_s)
-        return plain | {
-            "violations": {kind: self.violations[kind] for kind in KINDS},
-            "recover_s": {
-                "n": len(recovery),
-                "p50": statistics.median(recovery) if recovery else None,
-                "max": recovery[-1] if recovery else None,
-            },
-        }
-
-
-@dataclass
-class Verdict:
-    """The judgement: figures by fault, and what is wrong, a line each."""
-
-    figures: dict[str, Figures]
-    found: list[str]
-
-    @property
-    def total(self) -> Figures:
-        """All faults together."""
-        total = Figures()
-        for one in self.figures.values():
-            for name, value in vars(one).items():
-                setattr(total, name, getattr(total, name) + value)
-        return total
-
-
-def rows(database: Path) -> list[Row]:
-    """Every decision in the log, oldest first."""
-    columns = "id, sequence, part_id, verdict, score, threshold, bundle, source"
-    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
-    try:
-        return [Row(*row) for row in connection.execute(f"SELECT {columns} FROM inspections ORDER BY id")]
-    finally:
-        connection.close()
-
-
-def stepped(database: Path, by_s: float) -> bool:
-    """Whether the times of neighbouring rows show that the daemon's wall clock jumped so far."""
-    jump = "86400 * (julianday(time) - lag(julianday(time)) OVER (ORDER BY id))"
-    query = f"SELECT max(abs(jump)) FROM (SELECT {jump} AS jump FROM inspections)"
-    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
-    try:
-        return (connection.execute(query).fetchone()[0] or 0) > by_s
-    finally:
-        connection.close()
-
-
-def judge(events: list[Event], logged: Iterable[Row], deadline_ms: int, timeout_ms: int) -> Verdict:
-    """Of a station that the PLC triggers. events: the recorder's and the campaign's, in order of time."""
-    return _Ledger(events, logged, deadline_ms + timeout_ms + SLACK_MS).close()
+    scores: of the pictures, by name.
+    """
+    return _Ledger(events, logged, deadline_ms + timeout_ms + SLACK_MS, scores).close()
 
 
 def judge_free(events: list[Event], logged: Iterable[Row]) -> Verdict:
     """Of a station whose camera is the trigger, and whose every frame is a normal part."""
-    return _FreeLedger(events, logged, 0).close()
+    return _FreeLedger(events, logged, 0, {}).close()
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) <= SAME * max(abs(one), abs(other))
 
 
 class _Ledger:
     """One pass over the history."""
 
-    normal = "normal"
-
-    def __init__(self, events: list[Event], logged: Iterable[Row], late_ms: int) -> None:
+    def __init__(
+        self, events: list[Event], logged: Iterable[Row], late_ms: int, scores: dict[str, float]
+    ) -> None:
         self._late_ns = late_ms * 1_000_000
+        self._scores = scores
+        self._scenes: list[tuple[int, str]] = []  # since when which picture lay before the camera
+        self._log_fails = False  # in this phase
+        self._held_received = 0
+        self._pass_coil = False
+        self._disturbed = False  # a coil may have gone astray since the server was honest
         self._rows: dict[tuple[int, int, int], list[Row]] = defaultdict(list)
         for row in logged:
             self._rows[row.sequence, row.part, row.verdict].append(row)
@@ -220,6 +131,7 @@ class _Ledger:
 
     def _on_phase(self, event: Event) -> None:
         self._phase = event["name"]
+        self._log_fails = event.get("log_fails", False)
 
     def _on_fault(self, event: Event) -> None:
         self._figures[self._phase].times += 1
@@ -249,19 +161,23 @@ class _Ledger:
 
     def _on_mode(self, event: Event) -> None:
         self._honest = not event["name"]
+        self._disturbed = True
 
     def _on_server(self, event: Event) -> None:
         self._honest = event["on"]
         self._taken_up = False
+        self._disturbed = True
 
     def _on_forget(self, event: Event) -> None:
         for trigger in self._triggers[-100:]:
             trigger.withdrawn |= not trigger.answers
         self._held = 0
+        self._pass_coil = False
         # the trigger register changes to 0: that may be answered, but nobody waits for it
         self._ask(Trigger(event["t"], 0, 0, self._phase))
 
     def _on_trigger(self, event: Event) -> None:
+        self._scenes.append((event["t"], event["shows"]))
         self._ask(Trigger(event["t"], event["sequence"], event["part"], self._phase))
         self._figures[self._phase].triggered += 1
 
@@ -290,8 +206,11 @@ class _Ledger:
             old = self._restarted or event["t"] - self._held_ns > self._late_ns
             if self._held and old and not self._taken_up:
                 self._accuse("stale", event["t"], f"verdict {self._held}")
+            if self._pass_coil and self._held != PASS and self._honest and not self._disturbed:
+                self._accuse("coil leads", event["t"], f"it is still set beside verdict {self._held}")
             return
         self._held, self._held_ns = values[VERDICT], event["t"]
+        self._held_received = max(self._held_received, event["received"])
         self._taken_up, self._restarted = True, False
         if not self._held:
             return
@@ -299,7 +218,32 @@ class _Ledger:
         trigger = self._by_part.get(part) if part else self._by_sequence.get(values[SEQUENCE])
         self._count(values[VERDICT])
         self._check_row(event, values[SEQUENCE], part, values[VERDICT])
+        self._check_frame(trigger, event, values)
         self._match(trigger, event, values[SEQUENCE], part, values[VERDICT])
+
+    def _on_coils(self, event: Event) -> None:
+        set_ = dict(enumerate(event["values"], event["address"])).get(COILS[0])
+        if set_ is None or event["received"] < self._held_received:  # executed after what came later
+            return
+        self._pass_coil = bool(set_)
+        self._disturbed &= not self._honest
+        if set_ and self._held != PASS:
+            self._accuse("coil leads", event["t"], f"it is set beside verdict {self._held}")
+
+    def _check_frame(self, trigger: Trigger | None, event: Event, values: list[int]) -> None:
+        if values[VERDICT] == FAULT or trigger is None:
+            return
+        wire = struct.unpack(">f", struct.pack(">2H", *values[SCORE : SCORE + 2]))[0]
+        rows = self._rows.get((trigger.sequence, trigger.part, values[VERDICT]), ())
+        first = bisect_right(self._scenes, trigger.t, key=itemgetter(0)) - 1
+        shown = {name for t, name in self._scenes[max(first, 0) :] if t <= event["t"]}
+        for score in (wire, *(row.score for row in rows)):
+            if not any(_same(score, self._scores[name]) for name in shown):
+                what = f"score {score} for part {trigger.part} is of none of {', '.join(sorted(shown))}"
+                self._accuse("wrong frame", event["t"], what)
+                return
+        if values[VERDICT] == PASS and not any(name.startswith(NORMAL) for name in shown):
+            self._accuse("pass without inspection", event["t"], f"part {trigger.part} shows {sorted(shown)}")
 
     def _match(self, trigger: Trigger | None, event: Event, sequence: int, part: int, verdict: int) -> None:
         if trigger is None or trigger.sequence != sequence:
@@ -320,11 +264,11 @@ class _Ledger:
             self._accuse("pass without inspection", event["t"], name)
         if not self._rows.get((sequence, part, verdict)):
             self._accuse("verdict without row", event["t"], f"{name}: no row in the log")
-        elif verdict != FAULT and event["row"] is None:
+        elif event["row"] is None and not (verdict == FAULT and self._log_fails):
             self._accuse("verdict without row", event["t"], f"{name}: its row came after it")
 
     def _inspected(self, sequence: int, part: int) -> bool:
-        return any(row.inspected(self.normal) for row in self._rows.get((sequence, part, PASS), ()))
+        return any(row.inspected() for row in self._rows.get((sequence, part, PASS), ()))
 
     def _recovered(self, received: int) -> None:
         if self._waits is not None and received > self._waits[2]:
@@ -357,7 +301,6 @@ class _Ledger:
 class _FreeLedger(_Ledger):
     """The inspector numbers the parts: 1 … 65535, 1 …"""
 
-    normal = ""
     _last: int | None = None
     _said = 0  # its verdict
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from inspector.answer import Answers, Undelivered
+from inspector.daemon import Daemon
 from inspector.lane import Lane, Triggered
+from inspector.plc.link import Link
 from inspector.verdict import Decision, Reason, Verdict
 
 
@@ -30,12 +33,12 @@ def verdict_before_row() -> None:
 
 
 def dropped_trigger() -> None:
-    """Every 40th trigger is forgotten."""
+    """Every fifth trigger is forgotten."""
     trigger, count = Lane.trigger, itertools.count(1)
 
     def forgetful(self: Lane, *arguments: Any) -> Triggered:
         triggered = trigger(self, *arguments)
-        if triggered.fire is not None and next(count) % 40 == 0:
+        if triggered.fire is not None and next(count) % 5 == 0:
             self.claim(triggered.fire)
             return Triggered()
         return triggered
@@ -56,8 +59,34 @@ def pass_for_fault() -> None:
     Answers._write = lenient
 
 
+def frame_of_before() -> None:
+    """Each part is judged by the frame of the part before it."""
+    on_frame, kept = Daemon._on_frame, {}
+
+    def late(self: Daemon, channel: Any, frame: Any) -> None:
+        before = kept.get(channel.name, frame)
+        kept[channel.name] = replace(frame, image=frame.image.copy())
+        on_frame(self, channel, replace(frame, image=before.image))
+
+    Daemon._on_frame = late
+
+
+def coil_first() -> None:
+    """The coils are written before the registers that they follow."""
+    write = Link.write_inspector
+
+    def leading(self: Link, base: int, block: Any, *, coils: Any = None, **more: Any) -> bool:
+        if coils:
+            self.write_coils(coils, on=more.get("on"))
+        return write(self, base, block, **more)
+
+    Link.write_inspector = leading
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "verdict-before-row": verdict_before_row,
     "dropped-trigger": dropped_trigger,
     "pass-for-fault": pass_for_fault,
+    "frame-of-before": frame_of_before,
+    "coil-first": coil_first,
 }

@@ -1,7 +1,8 @@
 """The PLC's program, as the structured text of the README has it, on the registers themselves.
 
-It triggers a part, waits for the verdict that bears its sequence and part id, acts on it, acknowledges it
-and goes on after a short random pause. A part that is not answered within PATIENCE_S is given up as a reject.
+It lays a part before the camera, triggers it, waits for the verdict that bears its sequence and part id, acts
+on it, acknowledges it and goes on after a short random pause. A part that is not answered within PATIENCE_S
+is given up as a reject.
 Part ids are never used twice; the sequence counts up and wraps at 16 bits.
 """
 
@@ -10,10 +11,16 @@ from __future__ import annotations
 import random
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
+from tests.campaign import scene
 from tests.campaign.history import History
-from tests.campaign.server import BLOCK, PART, SEQUENCE, VERDICT, Bank
+from tests.campaign.server import BLOCK, PART, SEQUENCE, VERDICT
 
+COILS = (10, 11)  # pass, reject; for the simple PLC beside this one
+NORMAL, ODD = "normal", "odd"  # how the names of pictures begin
+PICTURES = [f"{kind}-{index:03}.png" for kind in (NORMAL, ODD) for index in range(12)]
 CYCLE_S = 0.005
 BEAT_S = 0.1
 PATIENCE_S = 45.0  # far beyond every fault: what is unanswered by then is lost
@@ -29,7 +36,16 @@ READY = 1
 class Program(threading.Thread):
     """One camera's part of the PLC's program."""
 
-    def __init__(self, bank: Bank, history: History, base: int, plc_base: int, seed: int) -> None:
+    def __init__(
+        self,
+        bank: Any,
+        history: History,
+        base: int,
+        plc_base: int,
+        seed: int,
+        station: Path,
+        patience_s: float,
+    ) -> None:
         super().__init__(daemon=True)
         self._bank = bank
         self._history = history
@@ -41,7 +57,9 @@ class Program(threading.Thread):
         self._part = 0
         self._awaited = (0, 0)  # sequence and part id
         self._waiting = False
-        self._patience = PATIENCE_S
+        self._station = station
+        self._patient_s = patience_s
+        self._patience = patience_s
         self._asked = self._next = self._beat_at = 0.0
         self._heart = (0, 0.0)
         self._beat = 0
@@ -74,6 +92,7 @@ class Program(threading.Thread):
             self._history.note("forget")
             for address in range(0, 1000, 100):
                 self._bank.set_holding_registers(address, [0] * 100)
+            self._bank.set_coils(min(COILS), [0, 0])
             self._sequence, self._waiting, self._beat = 0, False, 0
 
     def jump(self) -> None:
@@ -123,10 +142,12 @@ class Program(threading.Thread):
         self._next = now + self._random.uniform(*PAUSE_S)
 
     def _trigger(self, now: float) -> None:
-        self._patience = HURRIED_S if self._waiting else PATIENCE_S
+        self._patience = HURRIED_S if self._waiting else self._patient_s
         self._part += 1
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._waiting, self._asked, self._awaited = True, now, (self._sequence, self._part)
-        self._history.note("trigger", sequence=self._sequence, part=self._part)
+        shows = self._random.choice(PICTURES)
+        scene.put(self._station, shows)
+        self._history.note("trigger", sequence=self._sequence, part=self._part, shows=shows)
         self._bank.set_holding_registers(self._plc + 2, [self._part >> 16, self._part & 0xFFFF])
         self._bank.set_holding_registers(self._plc + 1, [self._sequence])

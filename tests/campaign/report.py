@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.campaign.judgement import Figures
+from tests.campaign.figures import Figures
 from tests.campaign.run import Outcome
 
 COLUMNS = (
@@ -24,18 +24,20 @@ COLUMNS = (
     "REJECT",
     "FAULT",
     "pass without inspection",
+    "wrong frame",
+    "coil leads",
     "without row",
     "unanswered",
     "other violations",
     "recover p50 s",
     "max s",
 )
-NAMED = ("pass without inspection", "verdict without row", "unanswered")
+NAMED = ("pass without inspection", "wrong frame", "coil leads", "verdict without row", "unanswered")
 
 
 def show(outcome: Outcome) -> None:
     """Print the table and every violation."""
-    console = Console(width=180)
+    console = Console(width=200)
     table = Table(*COLUMNS)
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from tests.campaign import faults, judgement
+from tests import libmodbus
+from tests.campaign import faults, figures, judgement
 from tests.campaign.clock import Clock
 from tests.campaign.daemon import Daemon
 from tests.campaign.faults import Fault, World
+from tests.campaign.figures import Verdict
 from tests.campaign.history import History, read
-from tests.campaign.judgement import RECOVERED_S, Verdict
+from tests.campaign.judgement import RECOVERED_S
 from tests.campaign.program import PATIENCE_S
 from tests.campaign.recorder import Recorder
-from tests.campaign.station import DEADLINE_MS, TIMEOUT_MS
+from tests.campaign.station import DEADLINE_MS, SCORES, TIMEOUT_MS
 
 READY = 1
 DISK_MIB = 28  # journal, models and rows take a third of it
@@ -30,6 +33,7 @@ FLOOR_MIB = 4
 START_LIMIT_S = 60.0
 AT_ONCE = 0.15  # so often the next kill does not wait for the daemon to have recovered
 GIVE_UP_AFTER = 3
+Room = Callable[[Path, dict[str, str], dict[str, Fault]], AbstractContextManager[Path | None]]
 
 
 class StationLost(RuntimeError):
@@ -42,6 +46,7 @@ class Plan:
 
     times: dict[str, int]
     hold_s: dict[str, float]
+    patience_s: float = PATIENCE_S
 
 
 FULL = Plan(
@@ -55,6 +60,15 @@ FULL = Plan(
         "log locked": 5,
         "writes refused": 10,
         "clock stepped": 24,
+        "coils: daemon kill -9": 20,
+        "coils: PLC stopped": 20,
+        "coils: server slow": 3,
+        "coils: server hang-up": 3,
+        "coils: server late-execution": 3,
+        "libmodbus: daemon kill -9": 20,
+        "libmodbus: PLC stopped": 20,
+        "libmodbus: PLC frozen": 20,
+        "libmodbus: trigger while busy": 5,
         "disk full": 10,
         "GenICam camera kill -9": 20,
     },
@@ -71,6 +85,15 @@ SHORT = Plan(
         "log locked": 1,
         "writes refused": 1,
         "clock stepped": 4,
+        "coils: daemon kill -9": 1,
+        "coils: PLC stopped": 2,
+        "coils: server slow": 1,
+        "coils: server hang-up": 1,
+        "coils: server late-execution": 1,
+        "libmodbus: daemon kill -9": 1,
+        "libmodbus: PLC stopped": 2,
+        "libmodbus: PLC frozen": 1,
+        "libmodbus: trigger while busy": 1,
         "disk full": 1,
         "GenICam camera kill -9": 1,
     },
@@ -88,6 +111,20 @@ LINE: dict[str, Fault] = {
     "clock stepped": faults.step_clock,
 }
 DISK: dict[str, Fault] = {"disk full": faults.fill_disk}
+COILS: dict[str, Fault] = {
+    "coils: daemon kill -9": faults.kill_daemon,
+    "coils: PLC stopped": faults.stop_plc,
+    **{
+        f"coils: {name}": faults.SERVER_FAULTS[name]
+        for name in ("server slow", "server hang-up", "server late-execution")
+    },
+}
+LIBMODBUS: dict[str, Fault] = {
+    "libmodbus: daemon kill -9": faults.kill_daemon,
+    "libmodbus: PLC stopped": faults.stop_plc,
+    "libmodbus: PLC frozen": faults.freeze_plc,
+    "libmodbus: trigger while busy": faults.hurry,
+}
 GENICAM: dict[str, Fault] = {"GenICam camera kill -9": faults.kill_camera}
 
 
@@ -110,11 +147,13 @@ def campaign(plan: Plan, seed: int, plants: list[str], keep: Path | None = None)
         outcome = Outcome(Verdict({}, []), skipped)
         with tqdm(total=sum(plan.times.values()), unit="fault") as bar:
             try:
-                for name, room, wanted in STATIONS:
-                    chosen = {f: act for f, act in wanted.items() if plan.times.get(f)}
-                    with room(folder / name, skipped, chosen) as root:
+                for stage in STAGES:
+                    chosen = {f: act for f, act in stage.faults.items() if plan.times.get(f)}
+                    if not chosen:
+                        continue
+                    with stage.room(folder / stage.name, skipped, chosen) as root:
                         if root is not None and chosen:
-                            one = _station(root, plan, seed, clock, daemon, chosen, bar)
+                            one = _station(root, stage, plan, seed, clock, daemon, chosen, bar)
                             outcome.verdict.figures.update(one.figures)
                             outcome.verdict.found.extend(one.found)
             finally:
@@ -143,9 +182,7 @@ def _small_disk(root: Path, skipped: dict[str, str], chosen: dict[str, Fault]) -
     """A folder whose `data` is a file system of a few MiB; None where it cannot be mounted."""
     (root / "data").mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "campaign", root / "data"]
-    if not chosen:
-        yield None
-    elif os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         skipped["disk full"] = "mounting a small file system needs root; see 'writes refused'"
         yield None
     else:
@@ -155,11 +192,43 @@ def _small_disk(root: Path, skipped: dict[str, str], chosen: dict[str, Fault]) -
             subprocess.run(["umount", "--lazy", root / "data"], check=True)
 
 
-STATIONS = (("line", _folder, LINE), ("disk", _small_disk, DISK), ("genicam", _folder, GENICAM))
+@contextmanager
+def _second_server(root: Path, skipped: dict[str, str], chosen: dict[str, Fault]) -> Iterator[Path | None]:
+    """A folder, if the second Modbus server can be had."""
+    try:
+        libmodbus.program()
+    except libmodbus.Missing as missing:
+        skipped.update(dict.fromkeys(chosen, str(missing)))
+        yield None
+    else:
+        root.mkdir()
+        yield root
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One station and what is done to it."""
+
+    name: str
+    room: Room
+    faults: dict[str, Fault]
+    kind: str = "scene"  # see supervisor.prepare()
+    server: str = "pyModbusTCP"
+
+
+STAGES = (
+    Stage("line", _folder, LINE),
+    Stage("coils", _folder, COILS, "coils"),
+    Stage("libmodbus", _second_server, LIBMODBUS, "coils", "libmodbus"),
+    Stage("disk", _small_disk, DISK),
+    Stage("genicam", _folder, GENICAM, "genicam"),
+)
+LOG_FAILS = (faults.lock_database, faults.refuse_writes, faults.fill_disk)
 
 
 def _station(
     root: Path,
+    stage: Stage,
     plan: Plan,
     seed: int,
     clock: Clock | None,
@@ -169,11 +238,11 @@ def _station(
 ) -> Verdict:
     """One station: start it, do all of its faults, stop it, judge."""
     database = root / "data" / "inspector.db"
-    recorder = Recorder(root / "plc.jsonl", database, seed)
+    recorder = Recorder(root, stage.server, seed, plan.patience_s)
     marks = History(root / "marks.jsonl")
     world = World(root, recorder, daemon, clock, plan.hold_s, random.Random(seed))
-    free = chosen.keys() <= GENICAM.keys()
-    daemon.prepare("genicam" if free else "folder", root, recorder.port(), FLOOR_MIB)
+    free = stage.kind == "genicam"
+    daemon.prepare(stage.kind, root, recorder.port(), FLOOR_MIB)
     daemon.start(root / "station.toml", marks)
     _until(lambda: recorder.status() & READY, "READY")
     marks.note("phase", name=next(iter(chosen)))
@@ -182,7 +251,7 @@ def _station(
     recorder.resume()
     for name, act in chosen.items():
         bar.set_description(name)
-        marks.note("phase", name=name)
+        marks.note("phase", name=name, log_fails=act in LOG_FAILS)
         for number in range(plan.times[name]):
             _once(world, marks, act, last=number == plan.times[name] - 1)
             bar.update()
@@ -191,20 +260,19 @@ def _station(
                     f"no verdict after {world.lost} faults in a row; see {root.parent}/daemon.log"
                 )
     recorder.finish()
-    _until(lambda: not recorder.waiting(), "the last part's verdict", PATIENCE_S + 5)
+    _until(lambda: not recorder.waiting(), "the last part's verdict", plan.patience_s + 5)
     time.sleep(1.0)  # for the answers to triggers that came while a part was in work
     marks.note("stopping")
     daemon.stop()
     recorder.close()
-    if faults.step_clock in chosen.values() and not judgement.stepped(database, 1800):
+    if faults.step_clock in chosen.values() and not figures.stepped(database, 1800):
         raise RuntimeError("the daemon did not see its clock stepped; was clock.c preloaded?")
     events = read(root / "plc.jsonl", root / "marks.jsonl")
-    logged = judgement.rows(database)
-    return (
-        judgement.judge_free(events, logged)
-        if free
-        else judgement.judge(events, logged, DEADLINE_MS, TIMEOUT_MS)
-    )
+    logged = figures.rows(database)
+    if free:
+        return judgement.judge_free(events, logged)
+    scores = json.loads((root / SCORES).read_text())
+    return judgement.judge(events, logged, DEADLINE_MS, TIMEOUT_MS, scores)
 
 
 def _once(world: World, marks: History, act: Fault, *, last: bool) -> None:

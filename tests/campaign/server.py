@@ -52,7 +52,7 @@ MODES = (
     "hang-up",
 )
 BLOCK = 13  # registers of the inspector's block
-VERDICT, SEQUENCE, PART = 2, 3, 4  # offsets in it
+VERDICT, SEQUENCE, PART, SCORE = 2, 3, 4, 6  # offsets in it
 WRITES = (5, 6, 15, 16, 22, 23)
 REFUSALS = {"busy": 6, "no-writes": 4}
 
@@ -79,45 +79,59 @@ class Rows:
         return found[0]
 
 
-class Bank(DataBank):
-    """Registers that note every write of a client, and may kill it in the act."""
+class Watch:
+    """Looks at every block as it arrives, and may kill its writer in the act."""
 
-    def __init__(self, history: History, rows: Rows, base: int) -> None:
-        super().__init__()
-        self._history = history
+    def __init__(self, rows: Rows, base: int) -> None:
         self._rows = rows
         self._base = base
-        self._one = threading.Lock()
-        self.received = threading.local()
         self.trap: int | None = None  # process to kill at the next verdict
         self.last_good = 0  # when the last PASS or REJECT arrived
+
+    def seen(self, address: int, values: list[int]) -> dict[str, int | None]:
+        """What there is to note of this write: for a verdict its row in the log, None without one."""
+        if address != self._base or len(values) != BLOCK or not values[VERDICT]:
+            return {}
+        part = (values[PART] << 16) + values[PART + 1]
+        row = self._rows.find(values[SEQUENCE], part, values[VERDICT])
+        target, self.trap = self.trap, None
+        if target is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(target, 9)
+        if values[VERDICT] in (1, 2):
+            self.last_good = time.monotonic_ns()
+        return {"row": row}
+
+
+class Bank(DataBank):
+    """Registers and coils that note every write of a client."""
+
+    def __init__(self, history: History, watch: Watch) -> None:
+        super().__init__()
+        self._history = history
+        self.watch = watch
+        self._one = threading.Lock()
+        self.received = threading.local()
 
     def set_holding_registers(self, address, word_list, srv_info=None):
         if srv_info is None:
             return super().set_holding_registers(address, word_list)
         with self._one:
             values = list(word_list)
-            row = self._row(address, values)
+            more = self.watch.seen(address, values)  # before it is executed: the row must be there by now
             done = super().set_holding_registers(address, values)
-            if row is not None:
-                self._spring()
-                self.last_good = time.monotonic_ns() if values[VERDICT] in (1, 2) else self.last_good
-            more = {} if row is None else {"row": row or None}
-            self._history.note("write", address=address, values=values, received=self.received.ns, **more)
+            received = self.received.ns
+            self._history.note("write", address=address, values=values, received=received, **more)
         return done
 
-    def _row(self, address: int, values: list[int]) -> int | None:
-        """None for what is no verdict, 0 for a verdict without a row."""
-        if address != self._base or len(values) != BLOCK or not values[VERDICT]:
-            return None
-        part = (values[PART] << 16) + values[PART + 1]
-        return self._rows.find(values[SEQUENCE], part, values[VERDICT]) or 0
-
-    def _spring(self) -> None:
-        target, self.trap = self.trap, None
-        if target is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(target, 9)
+    def set_coils(self, address, bit_list, srv_info=None):
+        if srv_info is None:
+            return super().set_coils(address, bit_list)
+        with self._one:
+            done = super().set_coils(address, bit_list)
+            values = [int(bit) for bit in bit_list]
+            self._history.note("coils", address=address, values=values, received=self.received.ns)
+        return done
 
 
 class Server(ModbusServer):

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from tests import station
+from tests.campaign import scene
+from tests.campaign.program import COILS, NORMAL, ODD, PICTURES
 from tests.campaign.recorder import BASE, PLC_BASE
 
 DEADLINE_MS = 1500
 TIMEOUT_MS = 200
-PICTURES = 12  # of each kind
-NORMAL, ODD = "normal", "odd"  # how their names begin
+SCORES = "scores.json"  # of each picture, which tell them apart
+APART = 1e-2  # how far two scores are from each other at least, of the score
 
 
-def write(folder: Path, port: int, min_free_mib: int) -> Path:
+def write(folder: Path, port: int, min_free_mib: int, *, coils: bool = False) -> Path:
     """Everything that `inspector run` needs; returns the station file. Seconds: it loads the model once."""
     _pictures(folder / "pictures")
+    scene.put(folder, PICTURES[0])
     recipe = folder / "data" / "models" / "part"
-    station.write_bundle(recipe, threshold=_between(recipe, folder / "pictures"))
+    scores = _scores(recipe, folder / "pictures")
+    (folder / SCORES).write_text(json.dumps(scores))
+    station.write_bundle(recipe, threshold=_between(scores))
+    outputs = {"coils": {"passed": COILS[0], "rejected": COILS[1]}} if coils else {}
     camera = station.camera(
         base=BASE,
         plc=PLC_BASE,
         deadline_ms=DEADLINE_MS,
         silence_s=3.0,
-        folder={"order": "shuffled", "fps": 50.0},
+        folder={"fps": 50.0},
+        **outputs,
     )
     return _write(folder, port, camera, min_free_mib)
 
@@ -71,26 +80,33 @@ def _write(folder: Path, port: int, camera: str, min_free_mib: int) -> Path:
 
 
 def _pictures(folder: Path) -> None:
+    """Of one grey each, and noise of their own."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
-    for index in range(PICTURES):
-        for name, grey in ((NORMAL, 130), (ODD, 10)):
-            picture = grey + generator.integers(-5, 6, (48, 48, 3))
-            cv2.imwrite(str(folder / f"{name}-{index:03}.png"), picture.astype(np.uint8))
+    for name in PICTURES:
+        index = int(name[-7:-4])
+        grey = 110 + 4 * index if name.startswith(NORMAL) else 9 + 2 * index
+        picture = grey + generator.integers(-5, 6, (48, 48, 3))
+        cv2.imwrite(str(folder / name), picture.astype(np.uint8))
 
 
-def _between(recipe: Path, pictures: Path) -> float:
-    """A threshold with every normal picture well below and every odd one well above."""
+def _scores(recipe: Path, pictures: Path) -> dict[str, float]:
     from inspector.camera.folder import read_image
     from inspector.model.engine import Engine
 
     engine = Engine(station.write_bundle(recipe), "cpu", "float32", 1)
     engine.warm_up()
+    scores = {name: engine.score(read_image(pictures / name)).score for name in PICTURES}
+    ordered = sorted(scores.values())
+    if any(higher - lower < APART * higher for lower, higher in pairwise(ordered)):
+        raise RuntimeError(f"the model cannot tell all pictures apart: {ordered}")
+    return scores
 
-    def scores(kind: str) -> list[float]:
-        return [engine.score(read_image(file)).score for file in sorted(pictures.glob(f"{kind}-*"))]
 
-    highest, lowest = max(scores(NORMAL)), min(scores(ODD))
+def _between(scores: dict[str, float]) -> float:
+    """A threshold with every normal picture well below and every odd one well above."""
+    highest = max(score for name, score in scores.items() if name.startswith(NORMAL))
+    lowest = min(score for name, score in scores.items() if name.startswith(ODD))
     if lowest < 1.5 * highest:
         raise RuntimeError(f"the model cannot tell the pictures apart: {highest:g} and {lowest:g}")
     return (highest + lowest) / 2

@@ -16,14 +16,17 @@ import signal
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 from inspector import commands, settings
+from inspector.camera import process
 from inspector.errors import InspectorError
 from tests.campaign import plants, station
 
 SEEN_TO_S = 0.005
 PAUSE_S = 0.1  # between an end and the next start
+CAMERAS = dict.fromkeys(("scene", "coils"), "tests.campaign.scene") | {"genicam": process.CHILD}
 IMPORTS = ("inspector.judges", "inspector.daemon", "inspector.model.engine")
 
 
@@ -48,8 +51,10 @@ class Supervisor:
             self._look_after()
 
     def prepare(self, kind: str, folder: str, port: str, floor: str) -> None:
-        """Write a station, with a folder or a GenICam camera."""
-        write = {"folder": station.write, "genicam": station.write_genicam}[kind]
+        """Write a station, with a scene, with coils as well, or with a GenICam camera."""
+        with_coils = partial(station.write, coils=True)
+        write = {"scene": station.write, "coils": with_coils, "genicam": station.write_genicam}[kind]
+        process.CHILD = CAMERAS[kind]
         write(Path(folder), int(port), int(floor))
 
     def start(self, config: str) -> None:

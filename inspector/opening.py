@@ -23,7 +23,7 @@ from inspector.settings import Settings
 logger = structlog.get_logger()
 
 RETRY_S = 0.5
-FIRST_S = 5.0  # so long a start waits for the log; the line gets FAULT while a larger one is looked through
+FIRST_S = 10.0  # so long a start waits for the log; the line gets FAULT while a larger one is looked through
 
 
 @contextmanager

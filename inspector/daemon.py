@@ -24,6 +24,7 @@ from inspector.camera import Exhausted, Frame, Lost
 from inspector.camera.events import Down, Event, FrameReady, Opened
 from inspector.camera.process import CameraProcess
 from inspector.channel import Channel, Judge, Scored
+from inspector.driftwatch import DriftWatch
 from inspector.errors import CameraError, InspectorError, LogError, ModelError, PlcError
 from inspector.evidence import EvidenceWriter
 from inspector.health import Health
@@ -100,6 +101,7 @@ class Daemon:
         self._stopping = False
         self._ticked = time.monotonic()
         self._stall_s = STALL_S + max(camera.deadline_ms for camera in settings.camera) / 1000
+        self._drift = DriftWatch(settings, self._channels, self._journal)
         self._swapper = Swapper(settings, self._channels, log, self._journal)
         self._supervision = Supervision(
             settings, self._channels, frames, self._answers, self._health, self._journal, self._swapper
@@ -113,6 +115,7 @@ class Daemon:
             self._evidence,
             self._link,
             self._line,
+            self._drift,
         )
         self._inquiries = Inquiries(settings.station.data, self.status.snapshot)
         self._metrics = Exporter(settings.metrics, self.status)
@@ -133,6 +136,7 @@ class Daemon:
             self._evidence.start()
             self._inquiries.start()
             self._metrics.start()
+            self._drift.start()
             try:
                 self._supervision.look(now=True)
                 self._resume_sequences()
@@ -350,6 +354,7 @@ class Daemon:
         self._line.say_goodbye()
         for channel in self._channels:
             channel.camera.stop()
+        self._drift.close()
         self._evidence.stop()
         self._store_evidence()
         self._answers.settle()

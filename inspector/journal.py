@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
@@ -26,7 +28,7 @@ class _Event:
     severity: Severity
     message: str
     camera: str | None
-    about: dict[str, int]
+    about: dict[str, Any]
 
 
 class Journal:
@@ -45,9 +47,11 @@ class Journal:
         message: str,
         camera: str | None = None,
         request: Request | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write one event; request names the part that it is about."""
+        """Write one event; request names the part that it is about, details what scripts want to read."""
         about = {} if request is None else {"sequence": request.sequence, "part": request.part_id}
+        about |= details or {}
         say = {"info": logger.info, "warning": logger.warning, "error": logger.error}[severity]
         say(message, kind=kind, **({"camera": camera} if camera else {}), **about)
         text = message.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text

@@ -139,6 +139,7 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
         for one in cameras:
             counter.add_metric([one["name"]], value(one))
         yield counter
+    yield from _drifts(cameras)
     for name, label, key in (
         ("verdicts", "verdict", "verdicts"),
         ("faults", "reason", "faults"),
@@ -149,6 +150,21 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
             for what, count in one[key].items():
                 counter.add_metric([one["name"], what], count)
         yield counter
+
+
+def _drifts(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
+    labels = ["camera", "quantity"]
+    moved = GaugeMetricFamily("inspector_drift", "1 when passed parts have moved in this.", labels=labels)
+    far = GaugeMetricFamily(
+        "inspector_drift_distance", "Kolmogorov-Smirnov, to the calibration parts.", labels=labels
+    )
+    for one in cameras:
+        for name, found in one["drift"]["quantities"].items():
+            moved.add_metric([one["name"], name], found["moved"])
+            if found["distance"] is not None:
+                far.add_metric([one["name"], name], found["distance"])
+    yield moved
+    yield far
 
 
 def _latencies(cameras: dict[str, Counts]) -> Metric:

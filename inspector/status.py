@@ -17,6 +17,7 @@ from inspector import __version__
 from inspector.answer import Answers
 from inspector.audit import aside
 from inspector.channel import Channel
+from inspector.driftwatch import DriftWatch
 from inspector.evidence import EvidenceWriter
 from inspector.health import Health
 from inspector.line import LineLoop
@@ -72,6 +73,7 @@ class Status:
         evidence: EvidenceWriter,
         link: Link | None,
         line: LineLoop,
+        drift: DriftWatch,
     ) -> None:
         self._settings = settings
         self._channels = channels
@@ -81,6 +83,7 @@ class Status:
         self._evidence = evidence
         self._link = link
         self._line = line
+        self._drift = drift
         self._started = time.monotonic()
         self._since = datetime.now(UTC)
 
@@ -147,6 +150,7 @@ class Status:
             "acknowledged": channel.acknowledged,
             "plc_heartbeat_still": self._line.still(channel.name),
             "heartbeat_gap_ms": self._line.longest_gap_ms(channel.name),
+            "drift": self._drift.state(channel.name),
             "model": {
                 "recipe": channel.settings.recipe,
                 "bundle": judge.bundle,

@@ -19,6 +19,7 @@ from inspector.audit.records import (
     LoggedInspection,
     Measures,
     Part,
+    PassedPart,
     Record,
     Said,
     Severity,
@@ -100,6 +101,31 @@ class Queries:
             .order_by(Inspections.id)
         )
         return [_part(row) for row in self._rows(query)]
+
+    def passed(self, camera: str, bundle: str, *, after: int, limit: int) -> list[PassedPart]:
+        """Measured parts that this bundle has passed, with ids above after, oldest first."""
+        columns = (Inspections.id, Inspections.time, Inspections.score)
+        query = (
+            select(*columns)
+            .add_columns(MeasuresTable.brightness, MeasuresTable.sharpness)
+            .join(MeasuresTable, MeasuresTable.inspection_id == Inspections.id)
+            .where(
+                MeasuresTable.inspection_id > after,
+                Inspections.verdict == 1,
+                Inspections.camera == camera,
+                Inspections.bundle == bundle,
+            )
+            .order_by(MeasuresTable.inspection_id)
+            .limit(limit)
+        )
+        return [PassedPart(**row._mapping) for row in self._rows(query)]
+
+    def last_before(self, time: datetime) -> int:
+        """Id of the last decision before this time, aware; 0 where there is none."""
+        later = select(Inspections.id).where(Inspections.time >= time).order_by(Inspections.time).limit(1)
+        if rows := self._rows(later):
+            return int(rows[0][0]) - 1
+        return int(self._rows(select(func.max(Inspections.id)))[0][0] or 0)
 
     def labels(self, inspection: int | None = None) -> list[Label]:
         """The latest label of each part that has one, newest first; of one inspection all that was said."""

@@ -80,7 +80,7 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What light and lens made of a frame: mean grey, 0 to 1, and the fine contrast in it."""
+    """What light and lens made of a frame: mean grey, 0 to 1, and the fine contrast relative to it."""
 
     brightness: float
     sharpness: float
@@ -115,6 +115,17 @@ class Part:
     inspection: LoggedInspection
     frame: StoredFrame | None
     measures: Measures | None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedPart:
+    """What of a passed part can drift."""
+
+    id: int
+    time: datetime
+    score: float
+    brightness: float
+    sharpness: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

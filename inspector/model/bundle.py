@@ -50,6 +50,7 @@ __all__ = [
     "Threshold",
     "activate",
     "active",
+    "describe",
     "listing",
     "load",
     "sample",
@@ -137,7 +138,7 @@ def with_threshold(
 
 def load(path: Path) -> Bundle:
     """The bundle in this folder, verified to the last byte. Raises BundleError saying what is wrong."""
-    bundle, record = _describe(path), _read_record(path)
+    bundle, record = describe(path), _read_record(path)
     _verify(path / WEIGHTS, record["weights"])
     if record.get("calibration") is not None:
         _verify(path / SAMPLE, record["calibration"])
@@ -214,7 +215,7 @@ def listing(recipe_dir: Path) -> list[Bundle]:
     for path in recipe_dir.iterdir():
         if path.is_dir() and _is_id(path.name):
             try:
-                found.append(_describe(path))
+                found.append(describe(path))
             except BundleError:
                 continue
     return sorted(found, key=lambda b: (str(b.provenance.get("created", "")), _calibrated(b), b.id))
@@ -224,8 +225,8 @@ def _calibrated(bundle: Bundle) -> str:
     return "" if bundle.threshold is None else bundle.threshold.created
 
 
-def _describe(path: Path) -> Bundle:
-    """The bundle from its record alone."""
+def describe(path: Path) -> Bundle:
+    """The bundle from its record alone; its other files are not looked at. Raises BundleError."""
     record, where = _read_record(path), str(path / RECORD)
     threshold = record["threshold"]
     return Bundle(

@@ -14,7 +14,7 @@ from inspector.plc.registers import Status
 from tests.station import REJECTING, camera, until, write_bundle
 
 PASS, REJECT, FAULT = 1, 2, 3
-DEADLINE_MS = 5000
+DEADLINE_MS = 20_000  # a busy test machine is no late model
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def recipe(station):
     return station.data / "models" / "part"
 
 
-def start(station, plc, fps=20.0, **keys):
+def start(station, plc, fps=10.0, **keys):
     """A camera that is the trigger: every frame is a part, so a pause on the line cannot hide."""
     station.write(
-        camera(trigger="camera", deadline_ms=DEADLINE_MS, ring_slots=32, folder={"fps": fps}, **keys)
+        camera(trigger="camera", deadline_ms=DEADLINE_MS, ring_slots=64, folder={"fps": fps}, **keys)
     )
     station.start()
     until(lambda: plc.status() & Status.READY, "READY")
@@ -54,9 +54,9 @@ def test_a_daemon_takes_the_active_bundle_between_two_parts_and_each_row_names_i
     first = bundles.active(recipe).id
     start(station, plc)
     second = write_bundle(recipe, REJECTING).id
-    until(lambda: (plc.verdicts() or [(0, 0)])[-1][1] == REJECT, "the new bundle's verdict", 30)
+    until(lambda: (plc.verdicts() or [(0, 0)])[-1][1] == REJECT, "the new bundle's verdict", 120)
     store.activate(recipe, first, "rollback")
-    until(lambda: plc.verdicts()[-1][1] == PASS, "the first bundle's again", 30)
+    until(lambda: plc.verdicts()[-1][1] == PASS, "the first bundle's again", 120)
     assert station.stop() == 0
     bundles_, rows = judged_by(station)
     assert bundles_ == [first, second, first]
@@ -94,17 +94,17 @@ def test_a_bundle_that_may_not_judge_is_not_taken_and_status_says_why(station, p
     first = bundles.active(recipe).id
     start(station, plc)
     spoil(recipe)
-    until(lambda: model(station)["refused"], "the refusal", 30)
+    until(lambda: model(station)["refused"], "the refusal", 120)
     now = ask(station.data)
     assert said in now["warnings"][0]
     assert (now["state"], now["cameras"][0]["model"]["bundle"]) == ("inspecting", first)
     seen = len(plc.verdicts())
-    until(lambda: len(plc.verdicts()) > seen + 3, "more verdicts", 30)
+    until(lambda: len(plc.verdicts()) > seen + 3, "more verdicts", 120)
     good = write_bundle(recipe, 3e6).id
-    until(lambda: model(station)["bundle"] == good, "the next one", 30)
+    until(lambda: model(station)["bundle"] == good, "the next one", 120)
     assert not ask(station.data)["warnings"]
     seen = len(plc.verdicts())
-    until(lambda: len(plc.verdicts()) > seen + 3, "verdicts of it", 30)
+    until(lambda: len(plc.verdicts()) > seen + 3, "verdicts of it", 120)
     assert station.stop() == 0
     assert judged_by(station)[0] == [first, good]
     with station.log() as log:
@@ -119,9 +119,9 @@ def test_a_station_whose_model_was_not_calibrated_goes_to_work_when_it_is(statio
     station.start()
     until(lambda: plc.status() & Status.UNCALIBRATED and plc.status() & Status.CAMERA_OK, "UNCALIBRATED")
     write_bundle(recipe)
-    until(lambda: plc.status() & Status.READY, "READY", 30)
+    until(lambda: plc.status() & Status.READY, "READY", 120)
     plc.trigger(1)
-    until(lambda: plc.verdicts() == [(1, PASS)], "a pass", 30)
+    until(lambda: plc.verdicts() == [(1, PASS)], "a pass", 120)
 
 
 def test_kill_9_during_a_swap_leaves_a_whole_bundle_and_no_verdict_without_its_row(station, plc, recipe):

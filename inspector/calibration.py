@@ -48,6 +48,7 @@ def calibrate_recipe(settings: Settings, recipe: str, asked: Asked) -> Iterator[
     from inspector.judges import active_bundle, open_engine
     from inspector.model import bundle as bundles
     from inspector.model import store
+    from inspector.nightly.commissioning import Calibration
     from inspector.normals import from_folder, labelled_defects
     from training.calibrate import score_all, threshold_of
 
@@ -58,7 +59,8 @@ def calibrate_recipe(settings: Settings, recipe: str, asked: Asked) -> Iterator[
     defects += [found] if (found := labelled_defects(settings, recipe)) is not None else []
     engine = open_engine(bundle, settings.engine)
     engine.warm_up()
-    sample = sampled(engine, source)
+    kept = None if asked.dry_run or asked.log else Calibration(settings, recipe)
+    sample = sampled(engine, source if kept is None else kept.copied(source))
     threshold = threshold_of(
         engine, sample.scores.tolist(), rate=rate, confidence=sure, source=source.name, fit_tail=asked.tail
     )
@@ -76,6 +78,9 @@ def calibrate_recipe(settings: Settings, recipe: str, asked: Asked) -> Iterator[
         yield "nothing else was changed (--dry-run)"
         return
     child = bundles.with_threshold(bundle, threshold, {"known_defects": sorted(known)}, sample)
+    if kept is not None:
+        kept.take_up()
+        yield f"the parts are kept in {kept.folder}: each retraining sets its threshold on them as well"
     yield from _draw(picture_of(child), threshold, sample, known)
     store.activate(settings.models / recipe, child.id, "calibrate")
     yield f"bundle {child.id[:12]} is active; a running daemon takes it between two parts"

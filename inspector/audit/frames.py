@@ -37,7 +37,7 @@ class FrameStore:
         The file's bytes are on the disk on return; storing the same frame again replaces it. Raises
         LogError when the folder cannot be written or the disk is full; then nothing is left behind.
         """
-        png = _encode(image)
+        png = encoded(image)
         path = self._path(inspection_id, camera, time)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ class FrameStore:
         return data
 
 
-def _encode(image: Image) -> bytes:
+def encoded(image: Image) -> bytes:
     """PNG at OpenCV's default: SUB filter, RLE, level 1; twice as fast as any explicit level."""
     if image.dtype not in (np.uint8, np.uint16) or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise ValueError(

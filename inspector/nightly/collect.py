@@ -25,10 +25,14 @@ from training.calibrate import parts_needed
 from training.data import read_hashed
 from training.selection import Distinct, Passed, kept_apart, spread, well_under
 
+CALIBRATION = "calibration"  # one of those that `inspector calibrate` was given
+
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture and why it was taken: "passed", "labelled normal", "labelled defect" or "commissioning"."""
+    """One picture and why it was taken: "passed", "labelled normal", "labelled defect", "commissioning", or
+    CALIBRATION.
+    """
 
     path: str
     sha256: str
@@ -75,13 +79,14 @@ def select(settings: Settings, recipe: str, log: AuditLog, seed: int, *, progres
 
     asked = settings.recipe[recipe]
     most = max(parts_needed(asked.false_reject_rate, asked.confidence), wanted.parts // 2)
-    floor = [p for p in commissioning.pictures(settings, recipe) if not kept_apart(p[1])]
-    floor = floor[: round(wanted.floor * wanted.parts)]
-    chosen.commissioning(floor, chosen.selection.learn, wanted.parts)
+    first = commissioning.pictures(commissioning.folder(settings, recipe))
+    floor = [p for p in first if not kept_apart(p[1])][: round(wanted.floor * wanted.parts)]
+    given = commissioning.pictures(commissioning.Calibration(settings, recipe).folder)
+    chosen.kept(given, chosen.selection.apart, len(given), CALIBRATION)
+    chosen.kept(floor, chosen.selection.learn, wanted.parts, "commissioning")
     chosen.labelled(by_label["normal"], wanted.parts, most)
     chosen.take((told[r.key] for r in spread(under, seed)), chosen.selection.learn, wanted.parts, "learning")
-    rest = [p for p in commissioning.pictures(settings, recipe) if kept_apart(p[1])]
-    chosen.commissioning(rest, chosen.selection.apart, most)
+    chosen.kept([p for p in first if kept_apart(p[1])], chosen.selection.apart, most, "commissioning")
     chosen.take((told[r.key] for r in spread(apart, seed)), chosen.selection.apart, most, "kept apart")
     _refuse_too_few(chosen.selection, wanted.min_parts)
     return chosen.selection
@@ -127,8 +132,8 @@ class _Chooser:
             place, most = (self.selection.apart, apart) if here else (self.selection.learn, learn)
             self._take(part, place, most, "labelled normal")
 
-    def commissioning(self, files: Iterable[tuple[Path, str]], place: list[Picture], most: int) -> None:
-        """Pictures of the first training; altered ones are left out."""
+    def kept(self, files: Iterable[tuple[Path, str]], place: list[Picture], most: int, why: str) -> None:
+        """Pictures that people have chosen; altered ones are left out."""
         for file, sha256 in files:
             if len(place) >= most:
                 return
@@ -136,7 +141,7 @@ class _Chooser:
             if found != sha256:
                 self.selection.left_out["altered"] += 1
             elif self._new(image):
-                place.append(Picture(str(file), sha256, "commissioning"))
+                place.append(Picture(str(file), sha256, why))
 
     def take(self, parts: Iterator[Part], place: list[Picture], most: int, title: str) -> None:
         """Passes, until there are enough."""

@@ -1,7 +1,11 @@
-"""The pictures of a recipe's first training, kept so that no slow change can carry the model away unnoticed.
+"""The pictures that people chose, kept so that no slow change can carry model and threshold away unnoticed.
 
-`<data>/commissioning/<recipe>/<sha256><suffix>`, written by `inspector train`; each retraining takes its
-floor from them. Another set is taken up by removing the folder and training anew.
+`<data>/commissioning/<recipe>/<sha256><suffix>`, written by the first `inspector train`; each retraining
+takes its floor from them. Another set is taken up by removing the folder and training anew.
+
+`<data>/calibration/<recipe>/<sha256><suffix>`, written by `inspector calibrate` from a folder or a camera,
+each time anew. Parts from the log have passed: the normal ones that were rejected are not among them, and a
+threshold set on them alone would come down night after night.
 """
 
 from __future__ import annotations
@@ -9,10 +13,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from inspector.audit.frames import encoded
+from inspector.camera import Image
 from inspector.errors import TrainingError
+from inspector.normals import Source
 from inspector.settings import Settings
 
 
@@ -31,19 +39,61 @@ def keep(settings: Settings, recipe: str, files: Sequence[Path]) -> int:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         for file in files:
-            data = file.read_bytes()
-            with (fresh / (hashlib.sha256(data).hexdigest() + file.suffix.lower())).open("wb") as copy:
-                copy.write(data)
-                copy.flush()
-                os.fsync(copy.fileno())
+            _copy(fresh, file.read_bytes(), file.suffix)
         fresh.rename(place)
     except OSError as error:
-        raise TrainingError(f"the pictures cannot be kept in {place} ({error}); free space there") from error
+        raise _full(place, error) from error
     return len(files)
 
 
-def pictures(settings: Settings, recipe: str) -> list[tuple[Path, str]]:
+class Calibration:
+    """The pictures of a calibration: copied while they are scored, taken up when that has come to its end."""
+
+    def __init__(self, settings: Settings, recipe: str) -> None:
+        self.folder = settings.station.data / "calibration" / recipe
+        self._fresh = self.folder.with_name(f".{recipe}.new")
+
+    def copied(self, source: Source) -> Source:
+        """The same source. Raises TrainingError from reading it when the disk is full."""
+
+        def copying() -> Iterator[tuple[str, Image]]:
+            shutil.rmtree(self._fresh, ignore_errors=True)
+            self._fresh.mkdir(parents=True)
+            for name, image in source.pictures:
+                file = Path(name)
+                try:
+                    _copy(self._fresh, *_contents(file, image))
+                except OSError as error:
+                    raise _full(self.folder, error) from error
+                yield name, image
+
+        return replace(source, pictures=copying())
+
+    def take_up(self) -> None:
+        """The copies replace those from before. Raises TrainingError."""
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._fresh.rename(self.folder)
+        except OSError as error:
+            raise _full(self.folder, error) from error
+
+
+def _contents(file: Path, image: Image) -> tuple[bytes, str]:
+    return (file.read_bytes(), file.suffix) if file.is_file() else (encoded(image), ".png")
+
+
+def _copy(place: Path, data: bytes, suffix: str) -> None:
+    with (place / (hashlib.sha256(data).hexdigest() + suffix.lower())).open("wb") as copy:
+        copy.write(data)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def _full(place: Path, error: OSError) -> TrainingError:
+    return TrainingError(f"the pictures cannot be kept in {place} ({error}); free space there")
+
+
+def pictures(place: Path) -> list[tuple[Path, str]]:
     """Files and their SHA-256, sorted by it; none where nothing was kept."""
-    place = folder(settings, recipe)
     found = [(file, file.stem) for file in place.iterdir()] if place.is_dir() else []
     return sorted(found, key=lambda one: one[1])

@@ -264,13 +264,17 @@ def _calibrated(night: Night, active: Bundle, trained: Bundle, chosen: Selection
     count = len(chosen.apart)
     source = Source(f"{count} parts kept apart by `inspector retrain`", count, pictures)
     sample = sampled(engine, source)
-    threshold = threshold_of(
-        engine,
-        sample.scores.tolist(),
-        rate=recipe.false_reject_rate,
-        confidence=recipe.confidence,
-        source=source.name,
+    scores = {source.name: sample.scores}
+    if any(given := np.array([one.why == collect.CALIBRATION for one in chosen.apart])):
+        scores[f"{given.sum()} parts of `inspector calibrate`"] = sample.scores[given]
+    thresholds = (
+        threshold_of(
+            engine, of.tolist(), rate=recipe.false_reject_rate, confidence=recipe.confidence, source=name
+        )
+        for name, of in scores.items()
     )
+    # what passed lacks the normal parts that were rejected: by itself it would lower the threshold each night
+    threshold = max(thresholds, key=lambda one: one.value)
     evidence = {"manifest_sha256": collect.sha256_of(manifest), "start": night.start}
     return bundles.with_threshold(trained, threshold, evidence, sample, parent=active.id)
 

@@ -18,14 +18,16 @@ import pytest
 
 from inspector.audit.labels import add_label
 from inspector.audit.log import AuditLog
+from inspector.calibration import Asked, calibrate_recipe
 from inspector.errors import BusyError, NoGpuError, NoSpaceError, RefusedError, TooFewPartsError
+from inspector.judges import open_engine
 from inspector.model import bundle as bundles
 from inspector.model import store
 from inspector.model.engine import Engine
 from inspector.models import listing
 from inspector.nightly import collect, commissioning, priority, retrain
 from inspector.settings import load
-from tests.inspector.nightly_station import draw, inspect, prepare
+from tests.inspector.nightly_station import draw, inspect, part, prepare
 from tests.station import Station
 from training.selection import kept_apart
 
@@ -101,7 +103,7 @@ def test_the_same_part_seen_twice_is_learned_once_and_an_altered_frame_never(sta
     frames = station.data / "frames"
     (frames / rows[0].frame.path).write_bytes(b"")
     altered = rows[0].inspection.id
-    image = cv2.imread(str(commissioning.pictures(load(station.config), "part")[0][0]))
+    image = cv2.imread(str(commissioning.pictures(commissioning.folder(load(station.config), "part"))[0][0]))
     copies = commissioning.folder(load(station.config), "part")
     for number in range(3):
         noisy = np.clip(image + np.random.default_rng(number).normal(0, 1, image.shape), 0, 255)
@@ -139,6 +141,26 @@ def test_a_better_candidate_is_promoted_with_lineage_manifest_and_report(station
     row = next(row for row in listing(load(station.config), "part") if row["active"])
     assert row["gate"]["promoted"]
     assert store.before(models(station))[0] == before, "a rollback leads back"
+
+
+def test_a_threshold_does_not_come_down_because_only_what_passed_is_in_the_log(station, tmp_path):
+    """The normal part that was rejected is missing among the passes, every night again."""
+    given = draw(tmp_path / "given", 60, 7)
+    rare = part(np.random.default_rng(8))
+    rare[:, 40:44] = 200
+    cv2.imwrite(str(given / "rare.png"), rare)
+    settings = load(station.config)
+    said = "\n".join(calibrate_recipe(settings, "part", Asked(images=given)))
+    kept = station.data / "calibration" / "part"
+    assert f"the parts are kept in {kept}" in said
+    assert len(list(kept.iterdir())) == 61
+    run(station, epochs=25)
+    now = bundles.active(models(station))
+    manifest = json.loads((models(station) / "reports" / now.id / "manifest.json").read_text())
+    assert sum(one["why"] == "calibration" for one in manifest["apart"]) == 61
+    engine = open_engine(now, settings.engine)
+    assert now.threshold.value >= engine.score(cv2.cvtColor(rare, cv2.COLOR_BGR2RGB)).score - 1e-6
+    assert now.threshold.n >= 61
 
 
 def test_a_candidate_of_one_epoch_is_refused_and_stays_listed_with_the_reason(station):

@@ -297,11 +297,28 @@ def bench(
     recipe: RecipeName = None,
     stub: Annotated[bool, typer.Option("--stub", help="No model: the station's own overhead.")] = False,
     parts: Annotated[int, typer.Option(min=10, help="Parts to measure.")] = 500,
-    fps: Annotated[float, typer.Option(min=0.1, help="Parts a second.")] = 20.0,
+    fps: Annotated[float, typer.Option(min=0.1, help="Parts a second, of each camera.")] = 20.0,
     size: Annotated[int, typer.Option(min=16, help="Width and height of the frames, pixels.")] = 384,
+    cameras: Annotated[int, typer.Option(min=1, max=32, help="Cameras of the station.")] = 1,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="The model alone: beside its floor, at --fps, after idling.")
+    ] = False,
+    method: Annotated[
+        str | None, typer.Option(help="With --engine: random weights of this method, no station file.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="The size that goes with --method.")] = "small",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="With --engine: beside anomalib's models.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG.")] = None,
 ) -> None:
-    """Measure each stage from frame ready to verdict written: p50, p99 and maximum."""
-    from inspector.bench import bench as bench_
+    """Measure each stage from frame ready to verdict written, or the engine alone: p50, p99 and maximum."""
+    from inspector.bench.command import bench as bench_
+    from inspector.bench.command import bench_engine
 
-    bench_(_settings(config) if not stub or config else None, recipe, stub, parts, fps, size, json)
+    settings = _settings(config) if config or not (stub or method) else None
+    if engine or method:
+        bench_engine(settings, recipe, method, preset, parts, fps, size, compare, json, plot)
+    else:
+        bench_(settings, recipe, stub, parts, fps, size, cameras, json, plot)

@@ -25,7 +25,7 @@ from tests.station import Station, until, write_bundle
 
 FORMATS = ("RGBa8", "Mono8", "RGBa8")
 SETTLED_S = 20  # memory is compared from here on
-GROWTH = 0.02
+GROWTH = 0.01
 
 
 def camera(index: int, fps: float) -> str:

@@ -160,6 +160,21 @@ def gate(
     return _png(figure)
 
 
+def bars(values: dict[str, dict[str, float]], floor: float | None, title: str) -> bytes:
+    """PNG of p50 as bars and p99 as a mark beside each, in ms; floor: drawn as a line."""
+    figure = _figure(1, width=7.0)
+    (axes,) = figure.axes
+    names = list(values)[::-1]
+    axes.barh(names, [values[name]["p50"] for name in names], color=BLUE, label="p50")
+    axes.plot([values[name]["p99"] for name in names], names, "|", color=RED, markersize=14, label="p99")
+    if floor is not None:
+        axes.axvline(floor, color=GREY, linestyle=":", label="floor")
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("ms")
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
 def _figure(columns: int, width: float = 12.0, height: float = 3.4) -> Figure:
     from matplotlib.figure import Figure  # without pyplot: no window, no state that others share
 

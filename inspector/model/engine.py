@@ -126,7 +126,7 @@ class Engine:
             else:
                 x = self._normalise(torch.from_numpy(small))
                 ready = time.perf_counter()
-                error = self._error(x)
+                error = self._errors(x)
                 computed = time.perf_counter()
                 smoothed = smooth(error, self.bundle.scoring.sigma)
                 score, score_map = float(image_score(smoothed, self.bundle.scoring)), smoothed[0].numpy()
@@ -138,9 +138,9 @@ class Engine:
         }
         return Scored(score, score_map, stages)
 
-    def _error(self, x: Tensor) -> Tensor:
+    def _errors(self, x: Tensor) -> Tensor:
         """(1, S, S) of the network's input."""
-        return _error(self._network, x, self.bundle, self.precision)
+        return error_of(self._network, x, self.bundle, self.precision)
 
     def _replay(self, small: Image) -> Replay:
         key = (small.dtype, small.shape)
@@ -150,12 +150,12 @@ class Engine:
 
     def _answer(self, pixels: Tensor) -> Tensor:
         """Score, then map, in one piece: what is read back from a GPU."""
-        score_map = smooth(self._error(self._normalise(pixels)), self.bundle.scoring.sigma)
+        score_map = smooth(self._errors(self._normalise(pixels)), self.bundle.scoring.sigma)
         return torch.cat([image_score(score_map, self.bundle.scoring), score_map.flatten()])
 
     def _folded(self) -> Network:
         """The network made fast; as it was where that changes what it says, as of an odd backbone."""
-        network = _network(self.bundle).to(self._device).eval()
+        network = plain_network(self.bundle).to(self._device)
         if self._device.type == "cuda" and self.precision != "float32":
             network = network.to(memory_format=torch.channels_last)  # as tensor cores want it
         x = self._normalise(
@@ -163,12 +163,12 @@ class Engine:
                 picture(selftest.picture(self.bundle.preprocessing), self.bundle.preprocessing)
             ).to(self._device)
         )
-        plain = _error(network, x, self.bundle, self.precision)
+        plain = error_of(network, x, self.bundle, self.precision)
         if not plain.isfinite().all():
             return network  # its score must stay no number, which packed activations would hide
         network.for_inference()
-        fold(network, lambda: _error(network, x, self.bundle, self.precision))
-        off = (_error(network, x, self.bundle, self.precision) - plain).abs().max() / plain.abs().max()
+        fold(network, lambda: error_of(network, x, self.bundle, self.precision))
+        off = (error_of(network, x, self.bundle, self.precision) - plain).abs().max() / plain.abs().max()
         if off <= FAITHFUL[self.precision]:
             return network
         logger.warning(
@@ -176,7 +176,7 @@ class Engine:
             self.bundle.id[:12],
             float(off),
         )
-        return _network(self.bundle).to(self._device).eval()
+        return plain_network(self.bundle).to(self._device)
 
 
 def calibrated_for(bundle: Bundle, engine: Engine) -> str | None:
@@ -226,7 +226,8 @@ def describe(device: torch.device) -> str:
     return f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
 
 
-def _error(network: Network, x: Tensor, bundle: Bundle, precision: str) -> Tensor:
+def error_of(network: Network, x: Tensor, bundle: Bundle, precision: str) -> Tensor:
+    """(B, S, S) error map of the network's input x, not smoothed, in this precision."""
     kind = x.device.type
     reduced = precision != "float32"
     # a graph must not depend on what autocast has cached outside of it
@@ -242,13 +243,14 @@ def _keep_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGEST)
 
 
-def _network(bundle: Bundle) -> Network:
+def plain_network(bundle: Bundle) -> Network:
+    """The network as it was trained, to infer with, on the CPU. Raises ModelError and BundleError."""
     network = build(bundle.architecture)
     try:
         network.load_state_dict(bundles.weights(bundle))
     except RuntimeError as error:
         raise ModelError(f"the weights of bundle {bundle.id[:12]} do not fit its network: {error}") from error
-    return network
+    return network.eval()
 
 
 @contextmanager

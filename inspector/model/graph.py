@@ -34,7 +34,7 @@ class Replay:
             self.received = torch.empty(answer.shape, pin_memory=True)
         self.stream.synchronize()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=self.stream):
+        with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
             self.pixels.copy_(self.sent, non_blocking=True)
             self.received.copy_(infer(self.pixels), non_blocking=True)
 

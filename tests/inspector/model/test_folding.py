@@ -116,7 +116,7 @@ def test_a_norm_whose_input_others_read_too_is_seen_and_the_network_left_as_it_w
         network.load_state_dict(state)
         return network
 
-    monkeypatch.setattr(engines, "_network", odd)
+    monkeypatch.setattr(engines, "plain_network", lambda bundle: odd(bundle).eval())
     image = np.random.default_rng(0).integers(0, 256, (70, 80, 3)).astype(np.uint8)
     x = tensor(picture(image, stored.preprocessing), stored.preprocessing, CPU)
     expected = odd(None).eval()(x).detach()

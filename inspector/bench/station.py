@@ -1,11 +1,10 @@
-"""`inspector bench`: the real daemon on a stream of frames, timed stage by stage.
+"""The real daemon on streams of frames, timed stage by stage.
 
 PLC and camera are processes of their own, as on a line: they do not share the daemon's interpreter.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -18,8 +17,6 @@ import cv2
 import numpy as np
 import psutil
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from inspector import __version__, logs
@@ -62,44 +59,43 @@ class StubScorer:
         return StubScored()
 
 
-def bench(
-    settings: Settings | None,
-    recipe: str | None,
-    stub: bool,
-    parts: int,
-    fps: float,
-    size: int,
-    out: Path | None,
-) -> None:
-    """Run, print the table, write the JSON."""
-    if settings is None and not stub:
-        raise SettingsError("a station file is needed to bench a model; --stub measures without one")
-    with tempfile.TemporaryDirectory(prefix="inspector-bench-") as folder:
-        figures = measure(settings, recipe, stub, parts, fps, size, Path(folder))
-    Console().print(_table(figures))
-    if out is not None:
-        out.write_text(json.dumps(figures, indent=2) + "\n")
-
-
 def measure(
     settings: Settings | None,
     recipe: str | None,
+    *,
     stub: bool,
     parts: int,
     fps: float,
     size: int,
+    cameras: int,
+) -> dict[str, Any]:
+    """The figures of one run: milliseconds by stage, station overhead, and how it was measured.
+
+    fps: of each camera. parts: of all. Raises SettingsError.
+    """
+    with tempfile.TemporaryDirectory(prefix="inspector-bench-") as folder:
+        return _measure(settings, recipe, stub, parts, fps, size, cameras, Path(folder))
+
+
+def _measure(
+    settings: Settings | None,
+    recipe: str | None,
+    stub: bool,
+    parts: int,
+    fps: float,
+    size: int,
+    cameras: int,
     folder: Path,
 ) -> dict[str, Any]:
-    """The figures of one run: milliseconds by stage, station overhead, and how it was measured."""
     logs.configure(Logging(level="error"))
     sys.setswitchinterval(SWITCH_S)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    plc = context.Process(target=_serve, args=(theirs,), daemon=True)
+    plc = context.Process(target=_serve, args=(theirs, cameras), daemon=True)
     plc.start()
     theirs.close()
     try:
-        station = _station(folder, ours.recv(), fps, size)
+        station = _station(folder, ours.recv(), fps, size, cameras)
         with AuditLog.open(station.database) as log:
             judge = _stub_judge(log) if stub else _model_judge(settings, recipe, log)
             answers, memory = _inspect(station, log, judge, parts)
@@ -111,6 +107,7 @@ def measure(
         "verdicts": len(answers),
         "faults": sum(answer.decision.reason is not None for answer in answers),
         "fps": fps,
+        "cameras": cameras,
         "frame": [size, size],
         "scorer": "stub" if stub else judge.bundle,
         "memory_mib": memory,
@@ -160,7 +157,7 @@ def _inspect(
     return answers[WARM_UP_PARTS : WARM_UP_PARTS + parts], memory
 
 
-def _station(folder: Path, port: int, fps: float, size: int) -> Settings:
+def _station(folder: Path, port: int, fps: float, size: int, cameras: int) -> Settings:
     pictures = folder / "pictures"
     pictures.mkdir()
     generator = np.random.default_rng(0)
@@ -168,17 +165,22 @@ def _station(folder: Path, port: int, fps: float, size: int) -> Settings:
         noise = generator.integers(0, 255, (size // 8 + 1, size // 8 + 1, 3), np.uint8)
         picture = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(pictures / f"{index:03}.png"), picture)
-    camera = CameraSettings(
-        name="bench",
-        recipe="bench",
-        trigger="camera",
-        deadline_ms=60_000,
-        folder=Folder(path=pictures, fps=fps),
+    looking = tuple(
+        CameraSettings(
+            name=name,
+            recipe="bench",
+            trigger="camera",
+            inspector_base=inspector_base,
+            plc_base=plc_base,
+            deadline_ms=60_000,
+            folder=Folder(path=pictures, fps=fps),
+        )
+        for name, inspector_base, plc_base in _places(cameras)
     )
     return Settings(
         station=Station(name="bench", data=folder / "data"),
         plc=Plc(port=port),
-        camera=(camera,),
+        camera=looking,
         recipe={"bench": Recipe()},
     )
 
@@ -203,24 +205,13 @@ def _model_judge(settings: Settings | None, recipe: str | None, log: AuditLog) -
     return judges[recipe]
 
 
-def _serve(pipe: Connection) -> None:
+def _places(cameras: int) -> list[tuple[str, int, int]]:
+    """Name and register bases of each camera."""
+    return [(f"bench{n}", 100 + 100 * n, 10_000 + 100 * n) for n in range(cameras)]
+
+
+def _serve(pipe: Connection, cameras: int) -> None:
     """The PLC's process: serve until told to stop."""
-    with Simulator(cameras=[CameraMap("bench")]) as simulator:
+    with Simulator(cameras=[CameraMap(*place) for place in _places(cameras)]) as simulator:
         pipe.send(simulator.port)
         pipe.recv()
-
-
-def _table(figures: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"{figures['verdicts']} parts of {figures['frame'][0]} × {figures['frame'][1]} pixels "
-        f"at {figures['fps']:g}/s, scorer {figures['scorer'][:12]} (ms, frame ready → verdict written)",
-        title_justify="left",
-    )
-    table.add_column("stage")
-    for name in ("p50", "p99", "max"):
-        table.add_column(name, justify="right")
-    for stage, values in figures["stages_ms"].items():
-        if stage == "total":
-            table.add_section()
-        table.add_row(stage, *(f"{values[name]:.2f}" for name in ("p50", "p99", "max")))
-    return table

@@ -1,0 +1,120 @@
+"""All that a GPU must show, in under 8 minutes: `python -m tests.gpu --json gpu.json`.
+
+The tests of the CUDA graph, then the engine of each method at paper size beside plain eager float32, the
+floor and anomalib's models where they are installed, then the station at 50 parts a second (`--minutes 10`
+for the long run). `--device cpu --preset tiny` tries the script out. Exit status 1 if a mark is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from inspector.bench import engine as engines
+from inspector.bench import station
+from inspector.model import bundle as bundles
+from inspector.model.engine import Engine
+from inspector.settings import CameraSettings, EngineSettings, Folder, Recipe, Settings, Station
+from tests.station import write_bundle
+
+PRECISIONS = ("bfloat16", "float16", "float32")
+FASTER, FLOOR, JITTER = 4.0, 3.0, 1.2  # marks, for the paper's method at batch 1
+
+
+def measured(preset: str, device: str) -> dict[str, dict]:
+    """Figures by method and precision."""
+    cases = [("paper", precision) for precision in PRECISIONS]
+    cases += [(method, "bfloat16") for method in ("restore", "feature")]
+    figures = {}
+    for method, precision in tqdm(cases, unit="case"):
+        settings = EngineSettings(device=device, precision=precision)
+        figures[f"{method} {precision}"] = engines.measure_untrained(
+            method, preset, settings, rounds=30, fps=50, parts=200, size=1024, compare=method == "paper"
+        )
+    return figures
+
+
+def on_the_line(folder: Path, preset: str, device: str, minutes: float, fps: float) -> dict:
+    """The daemon with the paper's network, a camera of 1024 x 1024 pixels and a PLC."""
+    chosen = EngineSettings(device=device, precision="bfloat16")
+    bare = engines.untrained(folder / "models" / "bench", "paper", preset)
+    engine = Engine(bare, chosen.device, chosen.precision)
+    bundle = write_bundle(
+        folder / "models" / "bench",
+        architecture=bare.architecture,
+        device=engine.device,
+        precision=engine.precision,
+    )
+    del engine
+    camera = CameraSettings(name="cam", recipe="bench", folder=Folder(path=folder))
+    settings = Settings(
+        station=Station(name="gpu", data=folder), engine=chosen, camera=(camera,), recipe={"bench": Recipe()}
+    )
+    bundles.activate(folder / "models" / "bench", bundle.id)
+    return station.measure(
+        settings, "bench", stub=False, parts=round(60 * minutes * fps), fps=fps, size=1024, cameras=1
+    )
+
+
+def missed(figures: dict, fps: float) -> list[str]:
+    found = []
+    best = min(
+        (figures["engine"][f"paper {precision}"] for precision in PRECISIONS),
+        key=lambda one: one["in_turns_ms"]["engine"]["p50"],
+    )
+    ratios, own = best["ratios"], best["in_turns_ms"]["engine"]
+    for what, value, mark, good in (
+        ("times faster than eager float32", ratios["faster_than plain eager float32"], FASTER, "at least"),
+        ("times the floor", ratios["to_floor"], FLOOR, "at most"),
+        ("p99/p50", own["p99"] / own["p50"], JITTER, "at most"),
+    ):
+        if (value < mark) if good == "at least" else (value > mark):
+            found.append(f"paper, {best['precision']}: {value:.2f} {what}, expected {good} {mark}")
+    found += [
+        f"paper, {best['precision']}: slower than {name.removeprefix('faster_than ')} ({value:.2f})"
+        for name, value in ratios.items()
+        if name in ("faster_than anomalib PatchCore", "faster_than anomalib EfficientAd-M") and value < 1
+    ]
+    late = figures["line"]["stages_ms"]["total"]["max"]
+    if figures["line"]["faults"] or late > 1000 / fps:
+        found.append(f"the line: {figures['line']['faults']} faults, slowest part {late:.1f} ms at {fps:g}/s")
+    if figures["tests"]:
+        found.append("tests of the CUDA graph failed")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=Path("gpu.json"))
+    parser.add_argument("--minutes", type=float, default=1.5)
+    parser.add_argument("--fps", type=float, default=50.0)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--preset", default="paper")
+    a = parser.parse_args()
+    if a.device.startswith("cuda") and not torch.cuda.is_available():
+        print("torch sees no CUDA device here; this needs one")
+        return 2
+    began = time.monotonic()
+    tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/inspector/model/test_graph.py"]
+    figures: dict = {"tests": subprocess.run(tests, check=False).returncode}
+    figures["engine"] = measured(a.preset, a.device)
+    with tempfile.TemporaryDirectory(prefix="inspector-gpu-") as folder:
+        figures["line"] = on_the_line(Path(folder), a.preset, a.device, a.minutes, a.fps)
+    figures["seconds"] = time.monotonic() - began
+    figures["missed"] = missed(figures, a.fps)
+    a.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print("\n".join(figures["missed"]) or "all marks are met")
+    print(f"figures in {a.json}; {figures['seconds']:.0f} s")
+    return 1 if figures["missed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

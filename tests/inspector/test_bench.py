@@ -1,0 +1,69 @@
+"""`inspector bench`: the station with a stub, and the engine with random weights."""
+
+import json
+
+import cv2
+import pytest
+from typer.testing import CliRunner
+
+from inspector.bench.timing import in_turns
+from inspector.cli import app
+from inspector.errors import InspectorError, SettingsError
+
+
+def bench(*options: str):
+    result = CliRunner().invoke(app, ["bench", *options])
+    if isinstance(result.exception, InspectorError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_station_of_two_cameras(tmp_path):
+    out, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    options = ["--stub", "--parts", "40", "--fps", "20", "--size", "64", "--cameras", "2"]
+    printed = bench(*options, "--json", str(out), "--plot", str(plot))
+    figures = json.loads(out.read_text())
+    assert (figures["verdicts"], figures["faults"], figures["cameras"]) == (40, 0, 2)
+    stages = figures["stages_ms"]
+    assert list(stages) == [
+        "wait", "preprocess", "model", "map", "commit", "modbus", "total", "overhead"
+    ]  # fmt: skip
+    assert stages["commit"]["p50"] > 0
+    for values in stages.values():
+        assert values["p50"] <= values["p99"] <= values["max"]
+    assert "overhead" in printed
+    assert cv2.imread(str(plot)) is not None
+
+
+def test_the_engine_beside_its_floor(tmp_path):
+    out, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    options = ["--method", "paper", "--preset", "tiny", "--parts", "10", "--fps", "50"]
+    printed = bench(*options, "--json", str(out), "--plot", str(plot))
+    figures = json.loads(out.read_text())
+    # 3 · 128² · 128 · 2 of the patches alone
+    assert figures["floor"]["gflop"] > 2e-9 * 64 * 768 * 128
+    assert figures["ratios"]["to_floor"] == pytest.approx(
+        figures["in_turns_ms"]["engine"]["p50"] / figures["floor"]["ms"]
+    )
+    assert set(figures["batches_ms_a_part"]) == {"1", "2", "4"}
+    assert set(figures["flat_out_ms"]) == {"preprocess", "model", "map"}
+    assert figures["cadence_ms"]["fps"] == 50
+    assert figures["memory_mib"]["with_the_engine"] >= figures["memory_mib"]["before"]
+    assert "floor" in printed
+    assert cv2.imread(str(plot)) is not None
+
+
+def test_a_model_asks_for_a_station_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError):
+        bench("--engine")
+
+
+def test_runs_take_turns_and_the_first_of_a_block_does_not_count():
+    order: list[str] = []
+    times = in_turns({name: lambda name=name: order.append(name) for name in "ab"}, rounds=3)
+    assert {name: len(one.clock) for name, one in times.items()} == {"a": 9, "b": 9}
+    assert len(order) == 24
+    for block in range(6):
+        assert len(set(order[4 * block : 4 * block + 4])) == 1

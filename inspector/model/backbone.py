@@ -23,7 +23,6 @@ from inspector.errors import ModelError
 
 STRIDES = (8, 16, 32)  # of a CNN's stages, unless levels are named
 DEPTHS = (0.25, 0.5, 0.75)  # of a ViT's blocks
-HEADS = ("classifier", "fc", "head")  # what a backbone may lack or have too much of
 
 
 class Backbone(nn.Module):
@@ -70,12 +69,12 @@ class Backbone(nn.Module):
 
         weights: a file (.safetensors, or a .pth state dict), or "" for timm's own download.
         """
+        own = self.model.state_dict()
         if weights:
             whole = create(name, size)
-            whole.load_state_dict(fitted(whole, name, Path(weights)), strict=False)
+            whole.load_state_dict(fitted(whole, name, Path(weights), set(own)), strict=False)
         else:
             whole = _downloaded(name, size)
-        own = self.model.state_dict()
         self.model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in own})
 
 
@@ -117,8 +116,8 @@ def usual_levels(model: Any) -> tuple[int, ...]:
     )
 
 
-def fitted(model: Any, name: str, path: Path) -> dict[str, Tensor]:
-    """The file's tensors under the model's names. Classifiers may be missing or of another size.
+def fitted(model: Any, name: str, path: Path, used: set[str]) -> dict[str, Tensor]:
+    """The file's tensors under the model's names. What is not used may be missing or of another size.
 
     Where all names differ, tensors are matched by order if all shapes agree: checkpoints of another
     implementation of the same network. Raises ModelError.
@@ -126,7 +125,7 @@ def fitted(model: Any, name: str, path: Path) -> dict[str, Tensor]:
     found = read(path)
     own: dict[str, Tensor] = model.state_dict()
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    needed = {k for k in own if not k.startswith(HEADS)}
+    needed = {k for k in own if k in used}
     if convert is not None and any(k not in found or found[k].shape != own[k].shape for k in needed):
         with suppress(KeyError, RuntimeError, ValueError, AttributeError):  # not one that timm converts
             found = convert(dict(found), model)  # other implementations' names, a ViT's positions resampled

@@ -86,6 +86,17 @@ def test_a_file_without_the_classifier_will_do(tmp_path: Path) -> None:
     Backbone("test_efficientnet", (), 64).load("test_efficientnet", str(tmp_path / "w.safetensors"), 64)
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "test_resnet"])
+def test_what_travels_in_a_bundle_will_do(name: str, tmp_path: Path) -> None:
+    """A night has no other file: levels that nobody reads, and what follows them, are not in it."""
+    first, again = Backbone(name, (), 64), Backbone(name, (), 64)
+    safetensors.torch.save_file(first.model.state_dict(), tmp_path / "own.safetensors")
+    again.load(name, str(tmp_path / "own.safetensors"), 64)
+    x = torch.randn(1, 3, 64, 64)
+    for one, other in zip(first(x), again(x), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
     backbone = Backbone("test_efficientnet", (), 64)
 

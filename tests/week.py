@@ -2,8 +2,9 @@
 
 Day 1 commissions with 100 normal parts and calibrates on 60 more. On each further day new normal parts come,
 5 % of what passes are in truth defects that nobody labels, every other false reject is labelled normal, and
-from day 4 on the light is 15 % weaker. Each night `inspector retrain` runs. The same week is lived once more
-with a clean pool. The test images are the same every day, shown in that day's light; defects that slip
+from day 4 on the light is 15 % weaker. Each night `inspector retrain` runs. Drift is what the daemon would
+have told of the day's passed parts, had each of them come as often as makes 100. The same week is lived once
+more with a clean pool. The test images are the same every day, shown in that day's light; defects that slip
 through are never among them. What is done is kept in the work folder: the same command goes on.
 """
 
@@ -14,21 +15,25 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from inspector.appearance import measure
 from inspector.audit.frames import FrameStore
 from inspector.audit.labels import add_label
 from inspector.audit.log import AuditLog
 from inspector.audit.records import BundleRecord, Evidence, Inspection
 from inspector.calibration import Asked, calibrate_recipe
 from inspector.commands import train_recipe
+from inspector.drift import WINDOW, Drift
 from inspector.errors import InspectorError
 from inspector.judges import active_bundle, open_engine
+from inspector.model import bundle as bundles
+from inspector.model.bundle import Bundle
 from inspector.model.records import to_json
 from inspector.nightly.retrain import retrain
 from inspector.settings import Settings, load
@@ -105,7 +110,9 @@ def seen(path: Path, day: int) -> np.ndarray:
     return image if day < LIGHT_DAY else np.rint(image * LIGHT).astype(image.dtype)
 
 
-def live(work: Path, data: Path, weights: Path, name: str, *, clean: bool, bar: tqdm) -> list[dict]:
+def live(
+    work: Path, data: Path, weights: Path, name: str, *, clean: bool, epochs: int | None, bar: tqdm
+) -> list[dict]:
     """One week; a row a day."""
     parts, state = parts_of(data, name), work / "state.json"
     rows = json.loads(state.read_text()) if state.exists() else []
@@ -120,7 +127,7 @@ def live(work: Path, data: Path, weights: Path, name: str, *, clean: bool, bar: 
     for day in range(len(rows) + 1, DAYS + 1):
         row = {"day": day}
         if day == 1:
-            commission(settings, work, parts)
+            commission(settings, work, parts, epochs)
             row["night"] = "commissioned"
         else:
             done = work / f"inspected-{day}.json"
@@ -130,7 +137,7 @@ def live(work: Path, data: Path, weights: Path, name: str, *, clean: bool, bar: 
         row |= measured(settings, parts, day)
         if day > 1:
             try:
-                night = list(retrain(settings, ["part"], seed=day))[-1]
+                night = list(retrain(settings, ["part"], epochs=epochs, seed=day))[-1]
             except InspectorError as error:
                 night = str(error)
             row["night"] = night.removeprefix("recipe 'part': ")
@@ -141,13 +148,13 @@ def live(work: Path, data: Path, weights: Path, name: str, *, clean: bool, bar: 
     return rows
 
 
-def commission(settings: Settings, work: Path, parts: Parts) -> None:
+def commission(settings: Settings, work: Path, parts: Parts, epochs: int | None) -> None:
     for folder, files in (("first", parts.first), ("second", parts.second)):
         shutil.rmtree(work / folder, ignore_errors=True)
         (work / folder).mkdir()
         for file in files:
             shutil.copy(file, work / folder)
-    list(train_recipe(settings, "part", work / "first", None, None, None, 0))
+    list(train_recipe(settings, "part", work / "first", None, None, epochs, 0))
     list(calibrate_recipe(settings, "part", Asked(images=work / "second")))
     AuditLog.open(settings.database).close()
 
@@ -189,13 +196,28 @@ def inspect(settings: Settings, parts: Parts, day: int, *, clean: bool) -> dict:
     for id_ in rejected[::2]:
         add_label(settings.database, id_, "normal", by="week")
     light = float(np.mean([image.mean() for image, _, _ in judged]))
+    drift = moved(bundle, day, [(image, score) for image, score, _ in judged if score <= limit])
     return {
         "parts": len(scored),
         "false_rejects": len(rejected),
         "labelled": len(rejected[::2]),
         "slipped": len(slipped),
         "mean_grey": light,
+        "drift": drift,
     }
+
+
+def moved(bundle: Bundle, day: int, passed: list[tuple[np.ndarray, float]]) -> list[str]:
+    """Which quantities of these parts have moved away from the calibration's."""
+    sample = bundles.sample(bundle)
+    drift = Drift({"score": sample.scores, "brightness": sample.brightness, "sharpness": sample.sharpness})
+    values = []
+    for image, score in passed:
+        seen_as = measure(image, bundle.preprocessing.roi)
+        values.append({"score": score, "brightness": seen_as.brightness, "sharpness": seen_as.sharpness})
+    for number in range(WINDOW):
+        drift.add(date(2026, 1, day), values[number % len(values)])
+    return list(drift.moved)
 
 
 def slip(parts: Parts, day: int, count: int) -> list[Path]:
@@ -222,17 +244,20 @@ def markdown(weeks: dict[str, list[dict]]) -> str:
     lines = ["# A simulated week", "", *(__doc__ or "").split("\n\n", 1)[1].strip().splitlines(), ""]
     for name, rows in weeks.items():
         lines += [f"## {name}", ""]
-        lines.append("| day | false rejects of the day | AUROC | escapes | false rejects in test | night |")
-        lines.append("|---|---|---|---|---|---|")
+        lines.append(
+            "| day | false rejects | drift | AUROC | escapes in test | false rejects in test | night |"
+        )
+        lines.append("|---|---|---|---|---|---|---|")
         for row in rows:
             rejects = f"{row['false_rejects']} of {row['parts']}" if "parts" in row else "–"
+            drift = ", ".join(row.get("drift", ())) or "–"
             lines.append(
-                f"| {row['day']} | {rejects} | {row['auroc']:.3f} | {row['test_escapes']:.0%} | "
+                f"| {row['day']} | {rejects} | {drift} | {row['auroc']:.3f} | {row['test_escapes']:.0%} | "
                 f"{row['test_false_rejects']:.0%} | {row['night']} |"
             )
         if after := rows[-1].get("after"):
             lines.append(
-                f"| after | – | {after['auroc']:.3f} | {after['test_escapes']:.0%} | ",
+                f"| after | – | – | {after['auroc']:.3f} | {after['test_escapes']:.0%} | ",
             )
             lines[-1] += f"{after['test_false_rejects']:.0%} | – |"
         lines.append("")
@@ -244,6 +269,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of categories in the MVTec layout")
     parser.add_argument("--categories", nargs="+", default=["mvtec_screw", "magnetic_tile"])
     parser.add_argument("--weights", type=Path, required=True, help="of EfficientNet-Lite0")
+    parser.add_argument("--epochs", type=int, help="of every training; default: those of the preset")
     parser.add_argument("--work", type=Path, default=Path("runs/week"), help="what is done is kept here")
     parser.add_argument("--out", type=Path, default=Path("results"))
     asked = parser.parse_args()
@@ -257,7 +283,7 @@ def main() -> None:
                 work = asked.work / name / pool
                 weights = asked.weights.resolve()
                 weeks[f"{name}, {pool} pool"] = live(
-                    work, asked.data, weights, name, clean=pool == "clean", bar=bar
+                    work, asked.data, weights, name, clean=pool == "clean", epochs=asked.epochs, bar=bar
                 )
                 write_json(asked.out / "week.json", weeks)
                 (asked.out / "week.md").write_text(markdown(weeks), encoding="utf-8")

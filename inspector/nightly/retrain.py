@@ -103,7 +103,8 @@ def retrain(
                 stopped.append(error)
                 refused = isinstance(error, RefusedError)
                 severity: Severity = "warning" if refused or error.exit_code != 1 else "error"
-                _tell(night, "retrain_refused" if refused else "retrain_failed", str(error), severity)
+                kind = "retrain_refused" if refused else "retrain_failed"
+                _tell(settings, kind, str(error), severity, {"recipe": recipe})
                 if len(recipes) > 1:
                     yield f"recipe '{recipe}': {error}"
             finally:
@@ -149,7 +150,7 @@ def _one(night: Night) -> Iterator[str]:
     store.activate(night.models, published, "retrain")
     summary = outcome.to_json()["summary"]
     message = f"recipe '{recipe}': bundle {published[:12]} is active in place of {active.id[:12]}: {summary}"
-    _tell(night, "retrain_promoted", message)
+    _tell(settings, "retrain_promoted", message, "info", {"recipe": recipe})
     yield message
 
 
@@ -177,9 +178,9 @@ def _alone(settings: Settings) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(
-                f"another retraining runs on this station (it holds {path}); let it end"
-            ) from None
+            busy = BusyError(f"another retraining runs on this station (it holds {path}); let it end")
+            _tell(settings, "retrain_failed", str(busy), "warning", {})
+            raise busy from None
         yield
 
 
@@ -353,10 +354,10 @@ def _publish(night: Night, candidate: Bundle, report: Path) -> str:
     return bundles.load(night.models / candidate.id).id
 
 
-def _tell(night: Night, kind: str, message: str, severity: Severity = "info") -> None:
+def _tell(settings: Settings, kind: str, message: str, severity: Severity, details: dict[str, str]) -> None:
     """An event. A log that cannot take it costs the event, not the night."""
     try:
-        add_event(night.settings.database, kind, message, severity, {"recipe": night.recipe})
+        add_event(settings.database, kind, message, severity, details)
     except LogError as error:
         logger.error("event not logged", event_kind=kind, message=message, error=str(error))
 

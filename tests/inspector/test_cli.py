@@ -193,7 +193,7 @@ def test_wrong_arguments_are_named(bare):
     refuses(
         bare, "calibrate --images pictures --recipe nix", "--recipe nix", "expected one of part", status=2
     )
-    refuses(bare, "calibrate", "exactly one of --images and --camera", status=2)
+    refuses(bare, "calibrate", "exactly one of --images, --camera and --log", status=2)
     refuses(bare, "calibrate --camera nix", "--camera nix", "expected one of cam", status=2)
     refuses(bare, "log --verdict perhaps", "--verdict perhaps", "pass, reject or fault", status=2)
     refuses(bare, "log", "no inspection log", "inspector run")

@@ -236,6 +236,7 @@ def test_a_second_one_says_so_and_leaves(station):
         done = station.command("retrain")
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
+    assert [e for e in events(station) if e[0] == "retrain_failed" and "another retraining" in e[2]]
 
 
 def test_the_timer_does_nothing_where_it_is_switched_off(station):

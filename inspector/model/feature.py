@@ -86,8 +86,8 @@ class FeatureDecoder(nn.Module):
         z = self.body(z)
         wanted = {self.sides[k] for k in levels}
         fine = {int(side): enlarge(z) for side, enlarge in self.finer.items() if int(side) in wanted}
-        inputs = [fine[s] if s > self.grid else F.adaptive_avg_pool2d(z, s) for s in self.sides]
-        return [self.heads[k](inputs[k]) for k in levels]
+        sides = [(k, self.sides[k]) for k in levels]
+        return [self.heads[k](fine[s] if s > self.grid else F.adaptive_avg_pool2d(z, s)) for k, s in sides]
 
 
 def _enlarge(dim: int, factor: int) -> nn.Module:

@@ -86,6 +86,24 @@ def test_any_backbone_can_be_folded(backbone: str) -> None:
     assert (scored(plain, x, scoring)[0] - expected).abs().max() <= 2e-5 * expected.max()
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_whichever_errors_count_the_others_need_not_be_computed(alone: bool) -> None:
+    """The blend may leave out any of them: a level's decoder, its banks, all decoders."""
+    torch.manual_seed(0)
+    architecture = replace(
+        preset("tiny", "feature"), backbone="test_efficientnet", size=160, dim=16, depth=1, bank=20
+    )
+    plain = lively(build(architecture))
+    x, scoring, count = torch.randn(1, 3, 160, 160), Scoring(sigma=2.0), len(plain.weight)
+    for k in range(count):
+        one = torch.eye(count)[k]
+        plain.weight.copy_(one if alone else (1 - one) / (count - 1))
+        expected, _ = scored(plain, x, scoring)
+        fast = copy.deepcopy(plain)
+        fast.for_inference()
+        assert (scored(fast, x, scoring)[0] - expected).abs().max() <= 2e-5 * expected.max(), k
+
+
 def test_a_norm_whose_input_others_read_too_is_seen_and_the_network_left_as_it_was(
     stored, monkeypatch, caplog
 ) -> None:

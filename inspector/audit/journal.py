@@ -65,8 +65,10 @@ def refuse_damaged(database: Path) -> None:
 def scan(journal: Path) -> Scan | None:
     """Walk all frames; None where there is no journal with a sound header.
 
-    Only a damaged frame with a finished transaction behind it counts as a loss: a process that is killed
-    leaves its last frame half written, and nothing after it.
+    Only a damaged frame with finished transactions behind it counts as a loss: a process that is killed
+    leaves its last frame half written, and nothing after it. One transaction alone, where SQLite's reading
+    ends with another, is none: killed before anybody was told of its end, it stays there as long as a reader
+    keeps the journal open, and the next one is written over its beginning.
     """
     data = _read(journal, -1)
     if len(data) < _HEADER.size or not _sound(data[: _HEADER.size]):
@@ -86,7 +88,9 @@ def scan(journal: Path) -> Scan | None:
     commits = np.flatnonzero(ours & (heads[:, 1] != 0))
     read = commits[commits < valid]
     end = int(read[-1]) + 1 if read.size else 0
-    return Scan(_HEADER.size + end * size, frames > end, int((commits > valid).sum()))
+    behind = int((commits > valid).sum())
+    overwritten = behind == 1 and valid == end
+    return Scan(_HEADER.size + end * size, frames > end, 0 if overwritten else behind)
 
 
 def scan_settled(database: Path) -> Scan | None:

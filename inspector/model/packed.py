@@ -76,7 +76,7 @@ class Packed(nn.Module):
         self.dtype, self.after = dtype, after
         self.bias = None if matrix.bias is None else matrix.bias.detach().to(dtype)
         self.set_up(matrix, shape)
-        plain, x = matrix.weight.detach().to(dtype), torch.zeros(shape)
+        plain, x = self.kernel(matrix.weight.detach()).to(dtype), torch.zeros(shape)
         own = self.laid_out(plain, shape)
         # The layout is chosen before the whole operator is known. Where it is not the one that the operator
         # wants, it is laid out anew for every picture, slowly: then it is better left plain. The sums do not
@@ -85,6 +85,10 @@ class Packed(nn.Module):
 
     def set_up(self, matrix: Any, shape: torch.Size) -> None:
         """Keep what else the operator needs."""
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """The weights that the operator multiplies with."""
+        return weight
 
     def laid_out(self, weight: Tensor, shape: torch.Size) -> Tensor:
         """The weights in oneDNN's layout."""
@@ -123,16 +127,25 @@ class PackedConv(Packed):
     """(B, I, H, W) -> (B, O, h, w), channels last."""
 
     def set_up(self, matrix: Any, shape: torch.Size) -> None:
-        """Padding; zeros go round the picture by themselves where they are not the same on both sides."""
-        padding, self.margin = list(matrix.padding), list[int]()
+        """Padding. Where it is not the same on both sides a depthwise kernel grows by zeros, which costs less
+        than zeros round the picture, and other kernels get those.
+        """
+        padding, self.margin, self.grown = list(matrix.padding), list[int](), [0, 0]
         if isinstance(matrix, Conv2dSame):
             axes = zip(shape[-2:], matrix.kernel_size, matrix.stride, matrix.dilation, strict=True)
             total = [_same(*axis) for axis in axes]
             padding = [n // 2 for n in total]
-            if any(n % 2 for n in total):
+            if matrix.groups > 1 and set(matrix.dilation) == {1}:
+                self.grown = [n % 2 for n in total]
+                padding = [n - n // 2 for n in total]
+            elif any(n % 2 for n in total):
                 (top, left), padding = padding, [0, 0]
                 self.margin = [left, total[1] - left, top, total[0] - top]
         self.how = (padding, list(matrix.stride), list(matrix.dilation), matrix.groups)
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """See Packed."""
+        return F.pad(weight, [self.grown[1], 0, self.grown[0], 0])
 
     def laid_out(self, weight: Tensor, shape: torch.Size) -> Tensor:
         """See Packed."""

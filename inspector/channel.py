@@ -42,6 +42,10 @@ class Scorer(Protocol):
         """Make the first part as fast as any other."""
         ...
 
+    def keep_warm(self) -> None:
+        """Called now and then while no part comes: stay as fast. Raises ModelError."""
+        ...
+
     def self_test(self) -> None:
         """Raise ModelError unless the answer to a known picture is the known one."""
         ...

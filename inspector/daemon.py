@@ -218,6 +218,7 @@ class Daemon:
                 self._on_event(channel, event)
         if not ready:
             self._store_evidence()
+            self._keep_warm()
         self._supervision.look()
 
     def _on_event(self, channel: Channel, event: Event) -> None:
@@ -275,6 +276,14 @@ class Daemon:
         if decision.reason is Reason.NOT_FINITE:
             self._model_failed(channel, f"the score of a part is {scored.score}")
         return decision, scored
+
+    def _keep_warm(self) -> None:
+        """Between parts, so that the next one finds the model as the last one left it."""
+        for channel in {id(c.judge): c for c in self._channels if c.model_ok}.values():
+            try:
+                channel.judge.scorer.keep_warm()
+            except ModelError as error:
+                self._model_failed(channel, str(error))
 
     def _model_failed(self, channel: Channel, problem: str) -> None:
         """No part passes until the model has passed its self-test; supervision puts it to that."""

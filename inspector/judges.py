@@ -53,6 +53,9 @@ class Broken:
         """Raise ModelError."""
         self.self_test()
 
+    def keep_warm(self) -> None:
+        """There is nothing to keep."""
+
     def self_test(self) -> None:
         """Raise ModelError."""
         raise type(self._error)(str(self._error))

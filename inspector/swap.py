@@ -37,6 +37,10 @@ class Owned:
         """See Scorer."""
         self._thread.submit(self._scorer.warm_up).result()
 
+    def keep_warm(self) -> None:
+        """See Scorer."""
+        self._thread.submit(self._scorer.keep_warm).result()
+
     def self_test(self) -> None:
         """See Scorer."""
         self._thread.submit(self._scorer.self_test).result()

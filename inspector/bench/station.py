@@ -51,6 +51,9 @@ class StubScorer:
     def warm_up(self) -> None:
         """Nothing to warm."""
 
+    def keep_warm(self) -> None:
+        """Nothing to keep."""
+
     def self_test(self) -> None:
         """Nothing to test."""
 

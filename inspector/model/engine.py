@@ -88,9 +88,13 @@ class Engine:
                 self.score(np.zeros((y + height, x + width, *channels), dtype))
 
     def keep_warm(self) -> None:
-        """Between parts, now and then: a GPU that idles clocks down and is slow for the next part."""
-        for replay in list(self._replays.values())[-1:]:
-            replay.again()
+        """Between parts, now and then: a GPU that idles clocks down and is slow for the next part.
+
+        Raises ModelError for a failing device.
+        """
+        with _failures_named(self.device):
+            for replay in list(self._replays.values())[-1:]:
+                replay.again()
 
     def answer(self) -> tuple[float, ...]:
         """What it says of the test picture: see selftest.answer(). Raises ModelError."""

@@ -114,7 +114,7 @@ class Restorer(Autoencoder):
 
     def overview(self, x: Tensor, evidence: Tensor) -> Tensor:
         """What the coarse net thinks of the whole part: x and evidence -> (B, CONTEXT, S/4, S/4)."""
-        change = evidence[:, :12].unflatten(1, (3, 4)).mean(dim=2)  # of each 2 x 2 pixels
+        change = evidence[:, :12].reshape(len(x), 3, 4, *evidence.shape[2:]).mean(dim=2)  # of 2 x 2 pixels
         seen = F.pixel_unshuffle(torch.cat([F.avg_pool2d(x, 2), change, evidence[:, 12:]], dim=1), 2)
         context: Tensor = self.coarse(torch.cat([seen, self.where.expand(len(x), -1, -1, -1)], dim=1))
         return context

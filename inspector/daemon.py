@@ -251,6 +251,8 @@ class Daemon:
         channel.in_work = request.token
         decision, scored = self._inspect(channel, frame, request)
         channel.in_work = None
+        if channel.lane.overtaken(request, frame.captured_ns):
+            decision = Decision.fault(Reason.OVERRUN)
         if channel.lane.claim(request):
             self._answers.give(channel, request, decision, frame, scored)
         elif scored is not None:

@@ -45,6 +45,7 @@ class Lane:
         self._lock = threading.Lock()
         self._tokens = itertools.count(1)
         self._open: dict[int, Request] = {}
+        self._overtaken: dict[int, int] = {}  # by token: since when a newer part may lie there
         self._sequence = 0
         self._trigger_seen: int | None = None
         self.overruns = 0
@@ -104,6 +105,10 @@ class Lane:
             busy = bool(self._open)
             if busy:
                 missed.append(newest)
+                for token in self._open:
+                    self._overtaken.setdefault(token, asked_ns)
+            else:
+                self._overtaken.clear()
             self.overruns = (self.overruns + len(missed)) & 0xFFFF
             fire = None if busy else self._opened(newest)
             return Triggered(fire, tuple(missed), restarted, dropped)
@@ -112,6 +117,12 @@ class Lane:
         """The open request with this token, None if it was answered already or never asked."""
         with self._lock:
             return None if token is None else self._open.get(token)
+
+    def overtaken(self, request: Request, taken_ns: int) -> bool:
+        """Whether a frame of this time may show the part after the one that was asked about."""
+        with self._lock:
+            since = self._overtaken.get(request.token)
+            return since is not None and taken_ns >= since
 
     def claim(self, request: Request) -> bool:
         """Take the right to answer; True for the first caller only."""

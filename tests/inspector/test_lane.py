@@ -36,6 +36,19 @@ def test_a_trigger_while_busy_is_an_overrun_and_is_counted():
     assert one.trigger(PlcBlock(sequence=3), asked_ns=2).fire.sequence == 3
 
 
+def test_a_picture_taken_when_the_next_part_may_have_come_is_not_of_the_part_in_work():
+    one = lane()
+    first = one.trigger(PlcBlock(sequence=1), asked_ns=10).fire
+    assert not one.overtaken(first, taken_ns=10**9)
+    one.trigger(PlcBlock(sequence=2), asked_ns=50)
+    one.trigger(PlcBlock(sequence=3), asked_ns=90)
+    assert not one.overtaken(first, taken_ns=49)
+    assert one.overtaken(first, taken_ns=50), "the first of them counts"
+    assert one.claim(first)
+    fourth = one.trigger(PlcBlock(sequence=4), asked_ns=120).fire
+    assert not one.overtaken(fourth, taken_ns=130)
+
+
 def test_triggers_overtaken_between_two_polls_are_answered_too():
     triggered = lane(seen=65534).trigger(PlcBlock(sequence=1), asked_ns=0)
     assert [r.sequence for r in triggered.overrun] == [65535, 0]

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
 
 import structlog
 
@@ -32,27 +31,24 @@ def configure(settings: Logging) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(_Lossy(sys.stderr)),  # type: ignore[arg-type]  # write, flush
+        logger_factory=structlog.WriteLoggerFactory(_Lossy()),  # type: ignore[arg-type]  # write, flush
         cache_logger_on_first_use=True,
     )
 
 
 class _Lossy:
-    """A stream whose lines are lost where its disk is full or its reader gone: that stops no part."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    """Standard error, whose lines are lost where its disk is full or its reader gone: that stops no part."""
 
     def write(self, text: str) -> int:
         """All of it, or as much as there is room for."""
         with suppress(OSError):
-            self._stream.write(text)
+            sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
         """What could be kept is written."""
         with suppress(OSError):
-            self._stream.flush()
+            sys.stderr.flush()
 
 
 def _unattended() -> bool:

@@ -27,11 +27,15 @@ def lower() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError, psutil.Error, AttributeError):
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
-    with suppress(OSError, ValueError):  # read as "/autogroup-17 nice 0"
-        before = int(AUTOGROUP.read_text(encoding="ascii").split()[-1])
-        if before < LEAST:
+    _lower_the_group()
+
+
+def _lower_the_group() -> None:
+    with suppress(OSError):
+        _, _, before = AUTOGROUP.read_text(encoding="ascii").rpartition(" nice ")  # "/autogroup-17 nice 0"
+        if before and int(before) < LEAST:  # it is empty for a process that is in no such group
             AUTOGROUP.write_text(str(LEAST), encoding="ascii")
-            atexit.register(_put_back, before)
+            atexit.register(_put_back, int(before))
 
 
 def _put_back(nice: int) -> None:

@@ -271,6 +271,25 @@ def test_it_runs_at_the_lowest_priority(tmp_path):
     assert idle == "True"
 
 
+def test_a_process_that_is_in_no_group_of_the_kernel_lowers_itself_all_the_same(tmp_path):
+    """Its /proc/self/autogroup is there and empty."""
+    group = tmp_path / "autogroup"
+    code = (
+        "import os, sys; from pathlib import Path; from inspector.nightly import priority; "
+        "priority.AUTOGROUP = Path(sys.argv[1]); priority.lower(); print(os.nice(0))"
+    )
+    for content, kept in [
+        ("", ""),
+        ("/autogroup-17 nice -5\n", "-5"),
+        ("/autogroup-17 nice 19\n", "/autogroup-17 nice 19\n"),
+    ]:
+        group.write_text(content)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(group)], capture_output=True, text=True, check=True
+        )
+        assert (int(done.stdout), group.read_text()) == (19, kept)
+
+
 def test_kill_9_at_any_moment_leaves_the_active_bundle_whole_and_the_next_run_clean(station):
     """The moments are spread over the time that a whole run takes here, at the priority of any process."""
     rounds, chance = int(os.environ.get("INSPECTOR_TEST_KILLS", "3")), random.Random(0)

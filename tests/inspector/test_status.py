@@ -17,6 +17,7 @@ import pytest
 from inspector import inquiry
 from inspector.errors import InspectorError
 from inspector.inquiry import NAME, Inquiries, _short, ask
+from inspector.metrics import HOST
 from tests.station import camera, until
 
 PASS = 1
@@ -146,12 +147,17 @@ def test_a_metrics_port_that_is_taken_costs_the_metrics_not_the_line(station, pl
 
 
 def test_a_metrics_port_that_only_root_may_open_is_told_as_such():
-    start = (
-        "import os; from inspector.metrics import Exporter; from inspector.settings import Metrics\n"
-        "if os.geteuid() == 0: os.setuid(65534)\n"
-        "Exporter(Metrics(enabled=True, port=80), None).start()"
-    )
-    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    """Told of a taken port first, so that all is imported while folders of root alone can still be read."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        start = (
+            "import os; from inspector.metrics import Exporter; from inspector.settings import Metrics\n"
+            f"Exporter(Metrics(enabled=True, port={taken.getsockname()[1]}), None).start()\n"
+            "if os.geteuid() == 0: os.setuid(65534)\n"
+            "Exporter(Metrics(enabled=True, port=80), None).start()"
+        )
+        done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=True)
+    assert "is taken; choose another" in done.stdout + done.stderr
     assert "is not this user's to open; choose one above 1023" in done.stdout + done.stderr
 
 

@@ -106,8 +106,13 @@ def copy_journal(database: Path, problem: str) -> Note:
     with _explained(database):
         note = Note(problem, _free_name(database, ".wal"), done=True)
         copy = database.with_name(note.file)
-        shutil.copyfile(journal_of(database), copy)
-        sync(copy)
+        part = copy.with_name(copy.name + ".part")
+        try:
+            shutil.copyfile(journal_of(database), part)
+            sync(part)
+            part.rename(copy)
+        finally:
+            part.unlink(missing_ok=True)
         sync(database.parent)
         write_note(database, note)
     return note

@@ -16,7 +16,7 @@ from inspector.audit import aside, journal
 from inspector.audit.aside import Note, kept, note_of, set_aside
 from inspector.audit.database import guest
 from inspector.audit.log import AuditLog
-from inspector.errors import InspectorError, LogError
+from inspector.errors import InspectorError, LogError, LogUnavailableError
 from inspector.opening import alone, open_log
 from tests.inspector.audit.conftest import fault, passed, register
 
@@ -147,6 +147,22 @@ def test_damage_in_the_middle_of_the_journal_is_told_its_copy_kept_and_the_log_g
         log.add_event("kept", "a row after it")
     assert rows(settings) == [*left, "a row after it"]
     assert len(told(settings)) == 1, "once"
+
+
+def test_a_journal_whose_copy_finds_no_room_is_left_alone_until_there_is_some(settings, monkeypatch):
+    content = damaged_in_the_middle(settings)
+
+    def full(source, target):
+        target.write_bytes(b"as much as there was room for")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(LogUnavailableError, match="No space left"):
+        patch.setattr(aside.shutil, "copyfile", full)
+        open_log(settings, 0.2)
+    assert old(settings, "") == []
+    assert settings.database.with_name("inspector.db-wal").read_bytes() == content
+    assert len(told(settings)) == 1
+    assert old(settings, ".wal")[0].read_bytes() == content
 
 
 def test_a_log_that_is_not_whole_without_what_the_journal_has_lost_is_set_aside(settings):

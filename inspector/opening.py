@@ -186,13 +186,14 @@ def _mend_journal(path: Path, note: aside.Note | None) -> tuple[aside.Note | Non
     A copy of the journal is kept, and the log goes on from what SQLite reads. Returns what there is to tell,
     and why the log cannot go on, if it cannot. note: what a start before this one did not come to tell.
     """
-    found = journal.scan_settled(path) if path.exists() and path.stat().st_size else None
+    if not path.exists() or not path.stat().st_size:
+        return note, ""
+    known = journal.known(path)
+    found = journal.scan(journal.journal_of(path))
     if found is not None and found.lost:
         note = aside.copy_journal(path, _lost(path, found.lost))
-        if not journal.cut(path, found.end):
+        if known is not None and found.frames < known:  # they go on with what they know of, damaged or not
             return note, f"{note.problem}, and another process has the log open"
-    elif found is not None and found.rest:
-        journal.cut(path, found.end)
     if note is not None:
         try:
             check_whole(path)

@@ -33,7 +33,7 @@ class Story:
 
     def trigger(self, sequence, part, shows=NORMAL):
         self.shown = shows
-        return self.add("trigger", sequence=sequence, part=part, shows=shows)
+        return self.add("scene", after_ms=0, shows=shows).add("trigger", sequence=sequence, part=part)
 
     def row(self, sequence, part, verdict, **changes):
         known = {
@@ -247,6 +247,15 @@ def test_each_violation_is_found_and_nothing_beside_it(story, found):
             .row(2, 2, FAULT)
             .write(2, 2, FAULT),
             id="the next part lay before the camera already",
+        ),
+        pytest.param(
+            Story()
+            .answered(1, 1)
+            .add("server", on=False)
+            .add("server", on=True)
+            .row(1, 1, FAULT)
+            .write(1, 1, FAULT),
+            id="a fault after a pass that arrived as the server went",
         ),
         pytest.param(
             Story().answered(1, 1).coils(True).beat().answered(2, 2, REJECT).coils(False, True).beat(),

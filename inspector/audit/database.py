@@ -45,6 +45,7 @@ def open_for_writing(path: Path, synchronous: Synchronous, busy_timeout_s: float
         try:
             _set_pragmas(connection, path, synchronous, busy_timeout_s)
             _quick_check(connection, path)
+            _clear_journal(connection, path)
             with connection.begin():
                 _migrate(connection, path)
             _refuse_other_schema(connection, path)
@@ -222,6 +223,14 @@ def _migrate(connection: Connection, path: Path) -> None:
     """Bring the schema to REVISION inside the caller's transaction."""
     if _revision(connection, path) != REVISION:
         _upgrade(connection)
+
+
+def _clear_journal(connection: Connection, path: Path) -> None:
+    """Wipe what a process that was killed has left in the journal behind what SQLite knows of."""
+    with connection.begin(), closing(_connect(path, "mode=rw", busy_timeout_s=0)) as other:
+        busy, frames, _ = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if not busy:
+            journal.clear(path, frames)
 
 
 def _refuse_other_schema(connection: Connection, path: Path) -> None:

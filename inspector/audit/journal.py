@@ -11,7 +11,6 @@ import fcntl
 import os
 import struct
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ _LAID_OUT = 8 * 2**20  # bytes
 _HEADER = struct.Struct(">8I")
 _MAGIC = {0x377F0682: "<", 0x377F0683: ">"}  # and the byte order of its checksums
 _FRAME = 24  # bytes before each page: page, database size after a commit, two salts, two checksums
+_INDEX = struct.Struct("=5I")  # how the -shm file begins; the fifth is the number of frames
 _DMS = 128  # the byte of the -shm file on which every process that has the database open holds a lock
 _AGAIN, _AGAIN_S = 5, 0.1
 
@@ -34,9 +34,8 @@ _Words = NDArray[np.uint32]
 class Scan:
     """What is in a journal."""
 
-    end: int  # where the last transaction ends that SQLite reads, bytes
-    rest: bool  # whether frames of the same generation follow
-    lost: int  # finished transactions among them, behind a frame that is damaged
+    frames: int  # up to the end of the last finished transaction that SQLite reads by itself
+    lost: int  # finished transactions behind a frame that is damaged
 
 
 def journal_of(database: Path) -> Path:
@@ -62,23 +61,35 @@ def refuse_damaged(database: Path) -> None:
     )
 
 
+def known(database: Path) -> int | None:
+    """How many frames the processes know of that have the database open; None where there are none.
+
+    Then SQLite will find out by the checksums. Only for a process that has not opened the database itself:
+    closing this file ends the locks that SQLite holds on it.
+    """
+    index = database.with_name(database.name + "-shm")
+    try:
+        with index.open("r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _DMS)
+            except OSError:
+                return int(_INDEX.unpack(file.read(_INDEX.size))[-1])
+    except (OSError, struct.error):
+        pass
+    return None
+
+
 def scan(journal: Path) -> Scan | None:
     """Walk all frames; None where there is no journal with a sound header.
 
-    Only a damaged frame with finished transactions behind it counts as a loss: a process that is killed
-    leaves its last frame half written, and nothing after it. One transaction alone, where SQLite's reading
-    ends with another, is none: killed before anybody was told of its end, it stays there as long as a reader
-    keeps the journal open, and the next one is written over its beginning.
+    Only a damaged frame with a finished transaction behind it counts as a loss: a process that is killed
+    leaves its last frame half written, and nothing after it.
     """
     data = _read(journal, -1)
     if len(data) < _HEADER.size or not _sound(data[: _HEADER.size]):
         return None
-    magic, _, page, _, *salts_and_sums = _HEADER.unpack_from(data)
-    size = _FRAME + page
-    count = (len(data) - _HEADER.size) // size
-    raw = np.frombuffer(data, np.uint8, count * size, _HEADER.size).reshape(count, size)
-    heads = raw[:, :_FRAME].copy().view(">u4").astype(np.uint32)  # (N, 6)
-    ours = (heads[:, 2:4] == np.array(salts_and_sums[:2], np.uint32)).all(axis=1)
+    magic, _, _, _, *salts_and_sums = _HEADER.unpack_from(data)
+    raw, heads, ours = _frames(data)
     frames = int(np.flatnonzero(ours)[-1]) + 1 if ours.any() else 0
     leading = frames if ours[:frames].all() else int(np.argmin(ours[:frames]))
     words = np.concatenate([raw[:leading, :8], raw[:leading, _FRAME:]], axis=1).copy()
@@ -87,52 +98,45 @@ def scan(journal: Path) -> Scan | None:
     )
     commits = np.flatnonzero(ours & (heads[:, 1] != 0))
     read = commits[commits < valid]
-    end = int(read[-1]) + 1 if read.size else 0
-    behind = int((commits > valid).sum())
-    overwritten = behind == 1 and valid == end
-    return Scan(_HEADER.size + end * size, frames > end, 0 if overwritten else behind)
-
-
-def scan_settled(database: Path) -> Scan | None:
-    """The same; what another process was writing just then is no loss."""
-    found = scan(journal_of(database))
-    for _ in range(_AGAIN):
-        if found is None or not found.lost:
-            break
-        time.sleep(_AGAIN_S)
-        before, found = found, scan(journal_of(database))
-        if found == before:
-            break
-    return found
+    return Scan(int(read[-1]) + 1 if read.size else 0, int((commits > valid).sum()))
 
 
 def refuse_loss(database: Path) -> None:
-    """Raise DamagedLogError for a journal that only a start of the daemon may go on with: it keeps a copy."""
-    found = scan_settled(database)
-    if found is not None and found.lost:
-        raise DamagedLogError(
-            f"the journal of the inspection log, {journal_of(database)}, is damaged in the middle; "
-            "nothing is written before `inspector run` has started, kept a copy of it, and told what is lost"
-        )
+    """Raise DamagedLogError for a journal that only a start of the daemon may go on with: it keeps a copy.
 
-
-def cut(database: Path, end: int) -> bool:
-    """Take from the journal what SQLite does not read. False, and nothing done, while it is in use.
-
-    What is left behind could later be taken for finished transactions. Raises OSError.
+    What another process is writing just then is no loss: it looks otherwise a moment later.
     """
-    with ExitStack() as stack:
-        index = database.with_name(database.name + "-shm")
-        if index.exists():
-            lock = stack.enter_context(index.open("r+b"))
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _DMS)
-            except OSError:
-                return False
-        file = stack.enter_context(journal_of(database).open("r+b"))
-        file.truncate(end)
-        os.fsync(file.fileno())
-    return True
+    found = scan(journal_of(database))
+    for _ in range(_AGAIN):
+        if found is None or not found.lost:
+            return
+        time.sleep(_AGAIN_S)
+        before, found = found, scan(journal_of(database))
+        if found == before:
+            raise DamagedLogError(
+                f"the journal of the inspection log, {journal_of(database)}, is damaged in the middle; "
+                "nothing is written before `inspector run` has kept a copy of it and told what is lost"
+            )
+
+
+def clear(database: Path, frames: int) -> None:
+    """Wipe what lies behind this many frames, which is all that SQLite knows of.
+
+    Left by a process that was killed, it could later be taken for finished transactions. The caller holds
+    SQLite's write lock. Raises OSError.
+    """
+    with journal_of(database).open("r+b") as file:
+        data = file.read()
+        if len(data) < _HEADER.size:
+            return
+        raw, _, ours = _frames(data)
+        left = np.flatnonzero(ours[frames:]) + frames
+        for index in left:
+            file.seek(_HEADER.size + int(index) * raw.shape[1])
+            file.write(bytes(_FRAME))
+        if left.size:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def lay_out(journal: Path) -> None:
@@ -156,6 +160,16 @@ def _read(journal: Path, size: int) -> bytes:
             return file.read(size)
     except OSError:  # there is none; whatever else it is, SQLite says
         return b""
+
+
+def _frames(data: bytes) -> tuple[NDArray[np.uint8], _Words, NDArray[np.bool_]]:
+    """(N, size) frames, (N, 6) their heads, (N,) whether the journal's header is theirs."""
+    _, _, page, _, *salts = _HEADER.unpack_from(data)[:6]
+    size = _FRAME + page
+    count = (len(data) - _HEADER.size) // size
+    raw = np.frombuffer(data, np.uint8, count * size, _HEADER.size).reshape(count, size)
+    heads = raw[:, :_FRAME].copy().view(">u4").astype(np.uint32)
+    return raw, heads, (heads[:, 2:4] == np.array(salts, np.uint32)).all(axis=1) & any(salts)
 
 
 def _sound(header: bytes) -> bool:

@@ -33,8 +33,9 @@ What cannot be helped, and is no violation:
 - a verdict that the next one overwrites before the PLC's cycle of 5 ms has seen it, where the PLC triggered
   while a part was in work: it is on the wire, and counted as *overlooked*; to the PLC the part is a reject;
 - a verdict written again, the same as before, where its first arrival was not confirmed;
-- a FAULT after a PASS or REJECT whose arrival a dishonest or absent server kept to itself (*taken back*): the
-  inspector must take it for undelivered. The PLC's program uses the first that it sees;
+- a FAULT after a PASS or REJECT whose arrival a dishonest or absent server kept to itself, or that arrived
+  within a timeout before it became so (*taken back*): the inspector must take it for undelivered. The PLC's
+  program uses the first that it sees;
 - FAULT where a machine under load is late, and while a cause lasts.
 """
 
@@ -67,12 +68,12 @@ def judge(
 
     scores: of the pictures, by name.
     """
-    return _Ledger(events, logged, deadline_ms + timeout_ms + SLACK_MS, scores).close()
+    return _Ledger(events, logged, deadline_ms + timeout_ms + SLACK_MS, timeout_ms, scores).close()
 
 
 def judge_free(events: list[Event], logged: Iterable[Row]) -> Verdict:
     """Of a station whose camera is the trigger, and whose every frame is a normal part."""
-    return _FreeLedger(events, logged, 0, {}).close()
+    return _FreeLedger(events, logged, 0, 0, {}).close()
 
 
 def _same(one: float, other: float) -> bool:
@@ -83,9 +84,15 @@ class _Ledger:
     """One pass over the history."""
 
     def __init__(
-        self, events: list[Event], logged: Iterable[Row], late_ms: int, scores: dict[str, float]
+        self,
+        events: list[Event],
+        logged: Iterable[Row],
+        late_ms: int,
+        timeout_ms: int,
+        scores: dict[str, float],
     ) -> None:
         self._late_ns = late_ms * 1_000_000
+        self._doubt_ns = timeout_ms * 1_000_000
         self._scores = scores
         self._scenes: list[tuple[int, str]] = []  # since when which picture lay before the camera
         self._log_fails = False  # in this phase
@@ -161,12 +168,21 @@ class _Ledger:
 
     def _on_mode(self, event: Event) -> None:
         self._honest = not event["name"]
-        self._disturbed = True
+        self._disturb(event["t"])
 
     def _on_server(self, event: Event) -> None:
         self._honest = event["on"]
         self._taken_up = False
+        self._disturb(event["t"])
+
+    def _disturb(self, t: int) -> None:
+        """What arrived just now may not have been confirmed, and its coils may not have followed."""
         self._disturbed = True
+        for trigger in self._triggers[-10:]:
+            trigger.answers = [
+                (received, verdict, honest and received < t - self._doubt_ns)
+                for received, verdict, honest in trigger.answers
+            ]
 
     def _on_forget(self, event: Event) -> None:
         for trigger in self._triggers[-100:]:
@@ -176,8 +192,10 @@ class _Ledger:
         # the trigger register changes to 0: that may be answered, but nobody waits for it
         self._ask(Trigger(event["t"], 0, 0, self._phase))
 
-    def _on_trigger(self, event: Event) -> None:
+    def _on_scene(self, event: Event) -> None:
         self._scenes.append((event["t"], event["shows"]))
+
+    def _on_trigger(self, event: Event) -> None:
         self._ask(Trigger(event["t"], event["sequence"], event["part"], self._phase))
         self._figures[self._phase].triggered += 1
 

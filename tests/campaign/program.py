@@ -147,7 +147,8 @@ class Program(threading.Thread):
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._waiting, self._asked, self._awaited = True, now, (self._sequence, self._part)
         shows = self._random.choice(PICTURES)
+        self._history.note("scene", shows=shows)
         scene.put(self._station, shows)
-        self._history.note("trigger", sequence=self._sequence, part=self._part, shows=shows)
-        self._bank.set_holding_registers(self._plc + 2, [self._part >> 16, self._part & 0xFFFF])
-        self._bank.set_holding_registers(self._plc + 1, [self._sequence])
+        self._history.note("trigger", sequence=self._sequence, part=self._part)
+        part = [self._part >> 16, self._part & 0xFFFF]  # at once, as at the end of a PLC's cycle
+        self._bank.set_holding_registers(self._plc + 1, [self._sequence, *part])

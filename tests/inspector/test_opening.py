@@ -173,7 +173,7 @@ def test_a_log_that_is_not_whole_without_what_the_journal_has_lost_is_set_aside(
         log.commit(fault())
     with AuditLog.open(settings.database) as log:
         log.commit(passed())
-        sound = journal.scan(file).end
+        sound = 32 + 4120 * journal.scan(file).frames
         for _ in range(5):
             log.commit(fault())
         content = bytearray(file.read_bytes())
@@ -189,9 +189,21 @@ def test_a_log_that_is_not_whole_without_what_the_journal_has_lost_is_set_aside(
     assert old(settings, ".wal")[0].read_bytes() == content
 
 
-def test_a_damaged_journal_that_another_process_holds_open_is_set_aside_with_its_log(settings):
-    """That process goes on with what it knows of the journal: it must not become shorter under it."""
-    journal = damaged_in_the_middle(settings)
+def elsewhere(settings):
+    """See told(), in a process of its own: this one has the log open."""
+    tell = (
+        "import sys; from tests.inspector.test_opening import *; "
+        "said = told(SimpleNamespace(database=Path(sys.argv[1]), log=SimpleNamespace(synchronous='FULL'))); "
+        "print(*said, sep='\\0', end='', file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", tell, settings.database]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stderr.split("\0")
+
+
+@contextlib.contextmanager
+def held_open(settings):
+    """By a process that only reads."""
     hold = (
         "import sqlite3, sys; log = sqlite3.connect(sys.argv[1]); "
         "log.execute('SELECT count(*) FROM events').fetchone(); print(flush=True); sys.stdin.read()"
@@ -199,11 +211,70 @@ def test_a_damaged_journal_that_another_process_holds_open_is_set_aside_with_its
     command = [sys.executable, "-c", hold, settings.database]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        (message,) = told(settings)
+        yield
         other.communicate()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from inspector.opening import open_log
+path = Path(sys.argv[1])
+log = open_log(SimpleNamespace(database=path, log=SimpleNamespace(synchronous="FULL")), 1.0)
+index = path.with_name("inspector.db-shm")
+log.add_event("kept", "told to the others")
+before = index.read_bytes()[:96] if sys.argv[2] == "in the act" else b""
+log.add_event("kept", "x" * int(sys.argv[3]))
+with index.open("r+b") as file:
+    file.write(before)
+os.kill(os.getpid(), 9)
+"""
+
+
+def killed(settings, how, size):
+    command = [sys.executable, "-c", KILLED, settings.database, how, str(size)]
+    assert subprocess.run(command, check=False).returncode == -9
+
+
+def test_what_a_daemon_that_was_killed_had_not_told_the_others_is_never_taken_for_a_loss(settings):
+    """Its transaction is in the journal, not in what a reader knows of; a shorter one is written over it."""
+    AuditLog.open(settings.database).close()
+    with held_open(settings):
+        killed(settings, "in the act", 20_000)
+        killed(settings, "later", 10)
+        assert told(settings) == []
+        assert rows(settings) == ["told to the others"] * 2 + ["x" * 10]
+    killed(settings, "later", 10)
+    assert told(settings) == []
+    assert old(settings, "") == []
+
+
+def test_a_damaged_journal_that_another_process_holds_open_is_set_aside_with_its_log(settings):
+    """That process goes on with what it knows of the journal, the damaged page included."""
+    log = AuditLog.open(settings.database)
+    for index in range(20):
+        log.add_event("kept", f"row {index}")
+    with held_open(settings):
+        file = settings.database.with_name("inspector.db-wal")
+        content = bytearray(file.read_bytes())
+        content[32 + 20 * 4120 + 2000] ^= 0xFF
+        file.write_bytes(content)
+        (message,) = elsewhere(settings)
+    log.close()
     assert "another process has the log open" in message
-    assert old(settings, ".db-wal")[0].read_bytes() == journal
+    assert old(settings, ".db-wal")[0].read_bytes() == content
     assert rows(settings) == []
+
+
+def test_damage_that_a_reader_found_before_the_daemon_is_told_all_the_same(settings):
+    """What the reader knows of ends at the damage."""
+    damaged_in_the_middle(settings)
+    with held_open(settings):
+        (message,) = told(settings)
+    assert "is damaged in the middle" in message
+    assert old(settings) == []
+    assert 0 < len(rows(settings)) < 20
 
 
 class PowerCutError(BaseException):

@@ -60,8 +60,8 @@ def damage(database, at):
 
 def test_a_sound_journal_is_read_to_its_end(database):
     found = journal.scan(wal(database))
-    assert found == journal.Scan(wal(database).stat().st_size, rest=False, lost=0)
-    assert read_by_sqlite(database) == ((found.end - HEADER) // FRAME, COMMITS)
+    assert found == journal.Scan(len(heads(database)), lost=0)
+    assert read_by_sqlite(database) == (found.frames, COMMITS)
 
 
 def test_wherever_it_is_damaged_the_walk_ends_where_sqlite_ends_and_counts_what_is_lost(database):
@@ -75,9 +75,8 @@ def test_wherever_it_is_damaged_the_walk_ends_where_sqlite_ends_and_counts_what_
             damage(database, HEADER + frame * FRAME + place)
             found = journal.scan(wal(database))
             frames, rows = read_by_sqlite(database)
-            assert found.end == HEADER + frames * FRAME
-            behind = sum(index > frame for index in commits)
-            assert found.lost == (0 if behind == 1 and frame - 1 in commits else behind)
+            assert found.frames == frames
+            assert found.lost == sum(index > frame for index in commits)
             if found.lost:
                 assert rows < COMMITS, "SQLite says nothing"
 
@@ -89,57 +88,47 @@ def test_frames_of_an_earlier_generation_are_no_loss(database):
         for sidecar in ("", "-wal"):
             shutil.copy(f"{database}{sidecar}", database.with_name(f"again.db{sidecar}"))
     again = database.with_name("again.db-wal")
-    assert journal.scan(again) == journal.Scan(HEADER + FRAME, rest=False, lost=0)
+    assert journal.scan(again) == journal.Scan(1, lost=0)
     assert again.stat().st_size > HEADER + FRAME
 
 
-def test_a_frame_half_written_by_a_process_that_was_killed_is_no_loss_and_is_cut_off(database):
-    """Else it could be taken for a finished transaction once shorter ones have been written before it."""
+def test_a_frame_half_written_by_a_process_that_was_killed_is_no_loss(database):
     last = HEADER + (len(heads(database)) - 1) * FRAME
     data = wal(database).read_bytes()
     wal(database).write_bytes(data[: last + 24] + bytes(PAGE))
     found = journal.scan(wal(database))
-    assert (found.rest, found.lost) == (True, 0)
-    frames, rows = read_by_sqlite(database)
-    assert journal.cut(database, found.end)
-    assert journal.scan(wal(database)) == journal.Scan(found.end, rest=False, lost=0)
-    assert read_by_sqlite(database) == (frames, rows) == ((found.end - HEADER) // FRAME, COMMITS - 1)
+    assert found.lost == 0
+    assert read_by_sqlite(database) == (found.frames, COMMITS - 1)
 
 
-def test_a_transaction_that_nobody_was_told_of_and_another_was_begun_over_is_no_loss(tmp_path):
-    """As a killed daemon leaves it where a reader keeps the journal open, and the next daemon goes on."""
-    first, other = tmp_path / "log.db", tmp_path / "other.db"
-    with contextlib.closing(sqlite3.connect(first, isolation_level=None)) as log:
-        log.execute("PRAGMA journal_mode = wal")
-        log.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, text)")
-        for sidecar in ("", "-wal"):
-            shutil.copy(f"{first}{sidecar}", f"{other}{sidecar}")
-        log.execute("INSERT INTO rows VALUES (1, ?)", ("x" * 40_000,))
-        killed = wal(first).read_bytes()
-    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as log:
-        log.execute("INSERT INTO rows VALUES (1, 'short')")
-        written = other.with_name("other.db-wal").read_bytes()
-    assert killed[16:24] == written[16:24], "salts of one generation"
-    wal(first).write_bytes(written + killed[len(written) :])
-    assert journal.scan(wal(first)) == journal.Scan(len(written), rest=True, lost=0)
-    wal(first).write_bytes(killed)
-    damage(first, HEADER + FRAME + 100)
-    assert journal.scan(wal(first)).lost == 1
+READER = (
+    "import sqlite3, sys; log = sqlite3.connect(sys.argv[1]); "
+    "log.execute('SELECT count(*) FROM rows').fetchone(); print(flush=True); sys.stdin.read()"
+)
 
 
-def test_a_journal_that_another_process_uses_is_not_cut(database):
-    reader = (
-        "import sqlite3, sys; log = sqlite3.connect(sys.argv[1]); "
-        "log.execute('SELECT count(*) FROM rows').fetchone(); print(flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", reader, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
+def test_what_the_others_know_of_is_known_while_somebody_has_the_database_open(database):
+    frames = len(heads(database))
+    assert journal.known(database) is None
+    command = [sys.executable, "-c", READER, database]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        before = wal(database).read_bytes()
-        assert not journal.cut(database, HEADER)
-        assert wal(database).read_bytes() == before
+        assert journal.known(database) == frames
         other.communicate()
+    assert journal.known(database) is None
+
+
+def test_clearing_leaves_what_sqlite_knows_of_and_nothing_behind_it(database):
+    commits = [index for index, head in enumerate(heads(database)) if head[1]]
+    before = wal(database).read_bytes()
+    kept = commits[6] + 1
+    journal.clear(database, kept)
+    after = wal(database).read_bytes()
+    assert after[: HEADER + kept * FRAME] == before[: HEADER + kept * FRAME]
+    assert set(heads(database)[kept:]) == {(0,) * 6}
+    assert read_by_sqlite(database) == (kept, 7)
+    journal.clear(database, kept)
+    assert wal(database).read_bytes() == after
 
 
 @pytest.mark.parametrize("content", [b"", bytes(20), bytes(8192), bytes(range(64))])

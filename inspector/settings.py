@@ -206,6 +206,7 @@ class Retrain(Section):
     start: Literal["scratch", "warm"] = "scratch"
     auroc_margin: Annotated[float, Field(ge=0, le=1)] = 0.02
     escape_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
+    reject_margin: Annotated[float, Field(ge=0, le=1)] = 0.05
     require_gpu: bool = False
 
 

@@ -26,11 +26,12 @@ from training.data import read_hashed
 from training.selection import Distinct, Passed, kept_apart, spread, well_under
 
 CALIBRATION = "calibration"  # one of those that `inspector calibrate` was given
+PASSED = "passed"  # by the model's word alone
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture and why it was taken: "passed", "labelled normal", "labelled defect", "commissioning", or
+    """One picture and why it was taken: PASSED, "labelled normal", "labelled defect", "commissioning", or
     CALIBRATION.
     """
 
@@ -150,7 +151,7 @@ class _Chooser:
             for part in chain(parts):
                 if len(place) >= most:
                     return
-                bar.update(self._take(part, place, most, "passed"))
+                bar.update(self._take(part, place, most, PASSED))
 
     def _take(self, part: Part, place: list[Picture], most: int, why: str) -> bool:
         if len(place) >= most:

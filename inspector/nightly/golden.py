@@ -20,11 +20,11 @@ from inspector.nightly.collect import Picture
 from inspector.settings import Settings
 from training.data import list_images, read_image
 from training.defects import damage
-from training.gate import Shown
+from training.gate import GOLDEN, Shown
 from training.trial import eight_bit
 
 NORMALS = 400  # at most …
-SYNTHETIC = 200  # … and so many synthetic defects on them
+SYNTHETIC = 600  # … and so many synthetic defects on them
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ def exhibits(
     """The golden set, one picture after the other; the same for the same night."""
     given = folder(settings, recipe)
     region = settings.recipe[recipe].region
-    normals = [(one.path, "apart") for one in apart[:NORMALS]]
-    normals += [(str(file), "golden") for file in _images(given / "normal")]
+    normals = [(one.path, one.why) for one in apart[:NORMALS]]
+    normals += [(str(file), GOLDEN) for file in _images(given / "normal")]
     for path, kind in normals:
         yield Exhibit(path, read_image(Path(path)), False, False, kind)
     for path, kind in [
         *((one.path, "labelled") for one in defects),
-        *((str(file), "golden") for file in _images(given / "defect")),
+        *((str(file), GOLDEN) for file in _images(given / "defect")),
     ]:
         yield Exhibit(path, read_image(Path(path)), True, True, kind)
     rng = np.random.default_rng((seed, 11))
-    for number in range(min(SYNTHETIC, 3 * len(apart))):
+    for number in range(min(SYNTHETIC, 4 * len(apart))):
         part, donor = (
             read_image(apart[k].file) for k in (number % len(apart), int(rng.integers(len(apart))))
         )

@@ -43,7 +43,7 @@ from inspector.nightly.collect import Selection
 from inspector.normals import Source
 from inspector.settings import Settings
 from training import gate_report
-from training.calibrate import threshold_of
+from training.calibrate import parts_needed, threshold_of
 from training.data import read_image
 from training.fit import TrainOptions, train
 from training.gate import Margins, Outcome, Shown, disagreements, judge
@@ -265,17 +265,18 @@ def _calibrated(night: Night, active: Bundle, trained: Bundle, chosen: Selection
     count = len(chosen.apart)
     source = Source(f"{count} parts kept apart by `inspector retrain`", count, pictures)
     sample = sampled(engine, source)
-    scores = {source.name: sample.scores}
-    if any(given := np.array([one.why == collect.CALIBRATION for one in chosen.apart])):
-        scores[f"{given.sum()} parts of `inspector calibrate`"] = sample.scores[given]
-    thresholds = (
-        threshold_of(
-            engine, of.tolist(), rate=recipe.false_reject_rate, confidence=recipe.confidence, source=name
-        )
-        for name, of in scores.items()
+    told = [one.why != collect.PASSED for one in chosen.apart]  # normal by people's word
+    enough = parts_needed(recipe.false_reject_rate, recipe.confidence)
+    if active.threshold is not None:
+        enough = min(enough, active.threshold.n)
+    scores, name = sample.scores, source.name
+    if (
+        sum(told) >= enough
+    ):  # else what passed must help, though it lacks what was rejected, and holds escapes
+        scores, name = sample.scores[told], f"{sum(told)} parts kept apart that people have called normal"
+    threshold = threshold_of(
+        engine, scores.tolist(), rate=recipe.false_reject_rate, confidence=recipe.confidence, source=name
     )
-    # what passed lacks the normal parts that were rejected: by itself it would lower the threshold each night
-    threshold = max(thresholds, key=lambda one: one.value)
     evidence = {"manifest_sha256": collect.sha256_of(manifest), "start": night.start}
     return bundles.with_threshold(trained, threshold, evidence, sample, parent=active.id)
 
@@ -297,7 +298,9 @@ def _gate(
     before, after = active.threshold, candidate.threshold
     assert before is not None and after is not None  # noqa: S101 - calibrated, as was seen above
     wanted = night.settings.retrain
-    outcome = judge(parts, before, after, Margins(wanted.auroc_margin, wanted.escape_margin))
+    outcome = judge(
+        parts, before, after, Margins(wanted.auroc_margin, wanted.escape_margin, wanted.reject_margin)
+    )
     split = disagreements(parts, before, after)
     drawn = _drawn(night, chosen, split[:FEW], engines)
     folder = night.staging / "report"

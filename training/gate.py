@@ -39,8 +39,8 @@ class Margins:
 class Shown:
     """One part of the golden set as both saw it.
 
-    kind: where a normal part is from, PASSED and GOLDEN among others; "labelled", GOLDEN or a kind of synthetic
-    defect otherwise.
+    kind: where a normal part is from, PASSED and GOLDEN among others; "labelled", GOLDEN or a kind of
+    synthetic defect otherwise.
     known: a real defect, as somebody has said. milliseconds: of active and candidate.
     """
 
@@ -117,7 +117,7 @@ def judge(parts: Sequence[Shown], active: Threshold, candidate: Threshold, margi
 
 
 def same_terms(parts: Sequence[Shown], active: Threshold, candidate: Threshold) -> float:
-    """The active bundle's threshold, or the one that parts called normal prove for it as for the candidate."""
+    """The active bundle's threshold, or where parts called normal prove it to be too low, theirs."""
     told = [part.active for part in parts if not part.defective and part.kind not in {PASSED, GOLDEN}]
     if len(told) < 2:
         return active.value
@@ -157,7 +157,7 @@ def _escapes(
     margin: float,
     threshold: float,
 ) -> Check:
-    """Synthetic defects that would pass at the threshold. threshold: what the active bundle's is taken for."""
+    """Synthetic defects that would pass. threshold: what the active bundle's is taken for."""
 
     def share(defective: NDArray[np.bool_], passed: NDArray[np.float64]) -> float:
         return float(passed[defective].mean())
@@ -225,8 +225,8 @@ def _rejected(
         f"{rejected} of {count}",
         f"not above {margin:.1%} at {CONFIDENCE:.0%}",
         not proven,
-        f"{rejected} of {count} parts that passed would be rejected, above {margin:.1%} for sure; if they are "
-        "normal, label some of them, or calibrate on today's parts",
+        f"{rejected} of {count} parts that passed would be rejected, above {margin:.1%} for sure; if they "
+        "are normal, label some of them, or calibrate on today's parts",
     )
 
 

@@ -270,9 +270,7 @@ def _calibrated(night: Night, active: Bundle, trained: Bundle, chosen: Selection
     if active.threshold is not None:
         enough = min(enough, active.threshold.n)
     scores, name = sample.scores, source.name
-    if (
-        sum(told) >= enough
-    ):  # else what passed must help, though it lacks what was rejected, and holds escapes
+    if sum(told) >= enough:  # else what passed helps: it lacks what was rejected, and holds escapes
         scores, name = sample.scores[told], f"{sum(told)} parts kept apart that people have called normal"
     threshold = threshold_of(
         engine, scores.tolist(), rate=recipe.false_reject_rate, confidence=recipe.confidence, source=name

@@ -90,11 +90,11 @@ def test_too_few_parts_kept_apart_are_no_proof() -> None:
 
 
 def test_escapes_are_compared_on_the_terms_that_the_same_normal_parts_set() -> None:
-    """The active threshold, set on few parts, rejects a tenth of the normal ones; the candidate's does not."""
+    """The active threshold, set on few parts, rejects a tenth of the normal ones."""
     shown = parts(lift=1.0)
     normals = sorted(p.active for p in shown if not p.defective)
     weak = replace(ACTIVE, value=normals[270], n=20, proven_rate=0.15)
-    asked = replace(ACTIVE, value=normals[-1] + 0.1, proven_rate=0.01, target_rate=0.01)
+    asked = replace(ACTIVE, value=normals[-1], proven_rate=0.01, target_rate=0.01)
     assert same_terms(shown, weak, asked) == normals[-1]
     assert judge(shown, weak, asked, MARGINS).passed
     assert "more of the synthetic" in judge(shown, weak, replace(asked, value=1.5), MARGINS).reasons[0]

@@ -1,6 +1,6 @@
 """A week of a station, simulated: `python -m tests.week --data SETS --weights FILE --out results`.
 
-Day 1 commissions with 100 normal parts and calibrates on 60 more. On each further day new normal parts come,
+Day 1 commissions with 100 normal parts and calibrates on 100 more. On each further day new normal parts come,
 5 % of what passes are in truth defects that nobody labels, every other false reject is labelled normal, and
 from day 4 on the light is 15 % weaker. Each night `inspector retrain` runs. Drift is what the daemon would
 have told of the day's passed parts, had each of them come as often as makes 100. The same week is lived once
@@ -43,11 +43,11 @@ from training.metrics import image_auroc, rates
 from training.tables import write_json
 
 DAYS, LIGHT_DAY, LIGHT = 7, 4, 0.85
-COMMISSIONED, CALIBRATED, A_DAY = 100, 60, 60
+COMMISSIONED, CALIBRATED, A_DAY = 100, 100, 60
 ESCAPES = 0.05
 TESTED = 60  # of each class
-RATE = 0.05  # false rejects; what 60 parts can prove
-MARGIN = 0.05  # of AUROC: with some 150 parts kept apart the interval is as wide as the usual 0.02 by itself
+RATE = 0.05  # false rejects; what 100 parts can prove
+MARGIN = 0.05  # of AUROC: with some 120 parts kept apart the interval is as wide as the usual 0.02 by itself
 STATION = """
 [station]
 data = "data"

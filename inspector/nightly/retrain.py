@@ -54,6 +54,7 @@ logger = structlog.get_logger()
 
 STAGING = "retraining"  # in the data folder
 ROOM_MIB = 512  # beside log.min_free_mib, for checkpoints and reports
+FEWEST = 20  # parts kept apart that are worth comparing on
 WARM = 0.3  # share of steps and of the learning rate that a warm start takes
 
 
@@ -291,8 +292,7 @@ def _gate(
     for engine in engines:
         engine.warm_up()
         engine.self_test()
-    exhibits = golden.exhibits(night.settings, night.recipe, chosen.apart, chosen.defects, night.seed)
-    parts = golden.compare(engines[0], engines[1], exhibits)
+    parts = golden.compare(engines[0], engines[1], _exhibits(night, active, chosen))
     before, after = active.threshold, candidate.threshold
     assert before is not None and after is not None  # noqa: S101 - calibrated, as was seen above
     wanted = night.settings.retrain
@@ -315,6 +315,14 @@ def _gate(
     return outcome, page
 
 
+def _exhibits(night: Night, active: Bundle, chosen: Selection) -> Iterator[golden.Exhibit]:
+    """Of what is new to both, if there is enough: what the active bundle learned from looks easy to it."""
+    learned = {sha256 for said in ("trained_on", "held_out") for _, sha256 in active.provenance.get(said, ())}
+    new = [one for one in chosen.apart if one.sha256 not in learned]
+    apart = new if len(new) >= min(FEWEST, len(chosen.apart)) else chosen.apart
+    return golden.exhibits(night.settings, night.recipe, apart, chosen.defects, night.seed)
+
+
 def _kinds(parts: list[Shown]) -> str:
     normal = sum(not p.defective for p in parts)
     known = sum(p.known for p in parts)
@@ -328,7 +336,7 @@ def _drawn(
     wanted = {part.name: part for part in split}
     found = {}
     if wanted:
-        for one in golden.exhibits(night.settings, night.recipe, chosen.apart, chosen.defects, night.seed):
+        for one in _exhibits(night, engines[0].bundle, chosen):
             if one.name in wanted:
                 size = engines[0].bundle.preprocessing
                 image = eight_bit(picture(one.image, size))

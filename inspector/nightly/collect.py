@@ -81,13 +81,16 @@ def select(settings: Settings, recipe: str, log: AuditLog, seed: int, *, progres
     asked = settings.recipe[recipe]
     most = max(parts_needed(asked.false_reject_rate, asked.confidence), wanted.parts // 2)
     first = commissioning.pictures(commissioning.folder(settings, recipe))
-    floor = [p for p in first if not kept_apart(p[1])][: round(wanted.floor * wanted.parts)]
     given = commissioning.pictures(commissioning.Calibration(settings, recipe).folder)
+    spare = [] if given else [p for p in first if kept_apart(p[1])]  # else they set the threshold
+    taught = [p for p in first if p not in spare]
+    floor = round(wanted.floor * wanted.parts)
     chosen.kept(given, chosen.selection.apart, len(given), CALIBRATION)
-    chosen.kept(floor, chosen.selection.learn, wanted.parts, "commissioning")
+    chosen.kept(taught[:floor], chosen.selection.learn, wanted.parts, "commissioning")
     chosen.labelled(by_label["normal"], wanted.parts, most)
     chosen.take((told[r.key] for r in spread(under, seed)), chosen.selection.learn, wanted.parts, "learning")
-    chosen.kept([p for p in first if kept_apart(p[1])], chosen.selection.apart, most, "commissioning")
+    chosen.kept(taught[floor:], chosen.selection.learn, wanted.parts, "commissioning")
+    chosen.kept(spare, chosen.selection.apart, most, "commissioning")
     chosen.take((told[r.key] for r in spread(apart, seed)), chosen.selection.apart, most, "kept apart")
     _refuse_too_few(chosen.selection, wanted.min_parts)
     return chosen.selection

@@ -58,18 +58,31 @@ class Lane:
                 self._sequence = sequence
 
     def watch_from(
-        self, block: PlcBlock, answered: int, now_ns: int, waiting: Collection[tuple[int, int]] = ()
-    ) -> Request | None:
+        self,
+        block: PlcBlock,
+        answered: tuple[int, int],
+        now_ns: int,
+        waiting: Collection[tuple[int, int]] = (),
+        *,
+        gap: bool = False,
+    ) -> list[Request]:
         """Take up the PLC's trigger sequence at start.
 
-        A trigger that differs from the last answered one was in flight while the inspector or the PLC was
-        down: it is returned to be answered FAULT, unless its answer (sequence, part id) waits to go out.
+        A trigger that differs from the last answered one (sequence, part id) was in flight while the
+        inspector or the PLC was down: it is returned to be answered FAULT, unless its answer waits to go out.
+        gap: nobody looked since that answer: so are, before it, the triggers between the two, and one with
+        the same sequence for another part.
         """
         with self._lock:
             self._trigger_seen = block.sequence
-            if block.sequence == answered or (block.sequence, block.part_id) in waiting:
-                return None
-            return self._request(block.sequence, block.part_id, now_ns)
+            newest = (block.sequence, block.part_id)
+            same = newest == answered if gap else block.sequence == answered[0]
+            if same or newest in waiting:
+                return []
+            ahead = (block.sequence - answered[0]) & 0xFFFF
+            between = range(1, ahead) if gap and ahead <= MISSED_AT_MOST else ()
+            missed = [self._request((answered[0] + step) & 0xFFFF, 0, now_ns) for step in between]
+            return [*missed, self._request(*newest, now_ns)]
 
     def own(self, now_ns: int) -> Request:
         """Open a request numbered by us: the camera, or the clock, is the trigger."""
@@ -83,7 +96,8 @@ class Lane:
         asked_ns: the earliest time at which a new trigger can have come, the last reading before this one.
         Triggers that came while a part is open, or that were overtaken between two polls, are
         overruns: each must be answered FAULT. A backward or far jump is a restarted PLC; then what is open is
-        dropped, for it may count its next parts as it did those, and is to be answered FAULT as well.
+        dropped, for it may count its next parts as it did those, and is to be answered FAULT as well. One
+        that has only lost its memory, and holds zeros, asks for nothing.
         """
         with self._lock:
             if self._trigger_seen is None or block.sequence == self._trigger_seen:
@@ -95,6 +109,9 @@ class Lane:
             if restarted:
                 dropped = tuple(self._open.values())
                 self._open.clear()
+            if restarted and (block.sequence, block.part_id) == (0, 0):
+                self._trigger_seen = 0
+                return Triggered(restarted=True, dropped=dropped)
             skipped = 0 if restarted else advance - 1
             missed = [
                 self._request((self._trigger_seen + step) & 0xFFFF, 0, asked_ns)

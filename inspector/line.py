@@ -257,7 +257,7 @@ class LineLoop(threading.Thread):
             if channel.confirmed is None:
                 channel.heartbeat = ours.heartbeat
             channel.taken_up = self._reconnects
-            in_flight = self._begin_anew(channel, asked, ours.sequence, began_ns) if asked else []
+            in_flight = self._begin_anew(channel, asked, ours, began_ns) if asked else []
         for request in in_flight:
             self._answers.give(channel, request, Decision.fault(Reason.RESTARTED))
         with channel.lock:
@@ -272,16 +272,21 @@ class LineLoop(threading.Thread):
         known |= self._answers.waiting(channel)
         return channel.confirmed is None or ours.blank or (ours.sequence, ours.part_id) not in known
 
-    def _begin_anew(self, channel: Channel, asked: PlcBlock, answered: int, began_ns: int) -> list[Request]:
-        """To be answered FAULT: what was in work when the PLC forgot that it had asked, then what it asks.
+    def _begin_anew(
+        self, channel: Channel, asked: PlcBlock, ours: InspectorBlock, began_ns: int
+    ) -> list[Request]:
+        """To be answered FAULT: what was in work when the PLC forgot that it had asked, what it asked while
+        no daemon ran, and what it asks.
 
         Where both have the same sequence and part id one FAULT answers both.
         """
         self._answers.forgotten(channel, began_ns)
         open_ones = channel.lane.claim_all()
         waiting = self._answers.waiting(channel) | {(one.sequence, one.part_id) for one in open_ones}
-        newest = channel.lane.watch_from(asked, answered, time.monotonic_ns(), waiting)
-        return open_ones if newest is None else [*open_ones, newest]
+        gap = channel.confirmed is None and not ours.blank
+        answered = (ours.sequence, ours.part_id)
+        now = time.monotonic_ns()
+        return [*open_ones, *channel.lane.watch_from(asked, answered, now, waiting, gap=gap)]
 
     def _wipe(self, channel: Channel, ours: InspectorBlock) -> None:
         """Take the verdict out of the registers, and leave the sequence that it was for."""

@@ -141,6 +141,25 @@ def test_a_part_in_flight_during_a_restart_is_fault(station, plc):
         assert log.inspections()[0].reason == "restarted"
 
 
+def test_every_trigger_of_the_time_without_a_daemon_is_fault(station, plc):
+    start(station, plc)
+    plc.trigger(1, part=7)
+    until(lambda: plc.verdicts(), "a verdict", 30)
+    station.kill()
+    for number in (2, 3, 4):
+        plc.trigger(number, part=number)
+    station.start()
+    until(lambda: len(plc.verdicts()) == 4, "all answers")
+    assert plc.verdicts() == [(1, PASS), (2, FAULT), (3, FAULT), (4, FAULT)]
+    with station.log() as log:
+        rows = log.inspections()[:3]
+    assert [(row.sequence, row.part_id, row.reason) for row in rows] == [
+        (4, 4, "restarted"),
+        (3, 0, "restarted"),
+        (2, 0, "restarted"),
+    ]
+
+
 def test_a_killed_camera_process_is_respawned_and_nothing_passes_in_between(station, plc):
     start(station, plc, trigger="camera", silence_s=2.0)
     until(lambda: len(plc.verdicts()) > 5, "verdicts", 20)

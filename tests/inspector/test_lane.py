@@ -11,7 +11,7 @@ from inspector.plc.registers import PlcBlock
 
 def lane(seen: int = 0) -> Lane:
     one = Lane(deadline_ms=100)
-    assert one.watch_from(PlcBlock(sequence=seen), answered=seen, now_ns=0) is None
+    assert one.watch_from(PlcBlock(sequence=seen), answered=(seen, 0), now_ns=0) == []
     return one
 
 
@@ -65,9 +65,38 @@ def test_a_sequence_that_goes_back_is_a_restarted_plc_not_65000_missed_parts():
 def test_what_was_in_flight_during_a_restart_is_returned_once():
     one = Lane(deadline_ms=100)
     block = PlcBlock(sequence=12, part_id=3)
-    in_flight = one.watch_from(block, answered=11, now_ns=0)
+    (in_flight,) = one.watch_from(block, answered=(11, 2), now_ns=0)
     assert (in_flight.sequence, in_flight.part_id) == (12, 3)
     assert one.trigger(block, asked_ns=1).fire is None
+
+
+def test_what_was_asked_while_no_inspector_ran_is_returned_in_its_order():
+    block = PlcBlock(sequence=1, part_id=9)
+    found = Lane(deadline_ms=100).watch_from(block, answered=(65534, 6), now_ns=0, gap=True)
+    assert [(one.sequence, one.part_id) for one in found] == [(65535, 0), (0, 0), (1, 9)]
+    assert len(Lane(deadline_ms=100).watch_from(block, answered=(65534, 6), now_ns=0)) == 1, (
+        "the PLC was away"
+    )
+    far = Lane(deadline_ms=100).watch_from(block, answered=(9000, 6), now_ns=0, gap=True)
+    assert [one.sequence for one in far] == [1], "the PLC counts anew"
+
+
+def test_the_same_sequence_with_another_part_is_another_trigger():
+    block = PlcBlock(sequence=3, part_id=7)
+    (one,) = Lane(deadline_ms=100).watch_from(block, answered=(3, 3), now_ns=0, gap=True)
+    assert (one.sequence, one.part_id) == (3, 7)
+    assert Lane(deadline_ms=100).watch_from(block, answered=(3, 3), now_ns=0) == [], "of a part to come"
+    assert (
+        Lane(deadline_ms=100).watch_from(block, answered=(3, 3), now_ns=0, waiting={(3, 7)}, gap=True) == []
+    )
+
+
+def test_a_plc_that_has_lost_its_memory_asks_for_nothing():
+    one = lane(seen=7000)
+    work = one.trigger(PlcBlock(sequence=7001, part_id=1), asked_ns=0).fire
+    found = one.trigger(PlcBlock(), asked_ns=1)
+    assert (found.fire, found.overrun, found.restarted, found.dropped) == (None, (), True, (work,))
+    assert one.trigger(PlcBlock(sequence=1, part_id=1), asked_ns=2).fire.sequence == 1
 
 
 def test_own_numbers_go_on_after_a_restart_and_never_use_zero():

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inspector.lane import Lane
+from inspector.lane import MISSED_AT_MOST, Lane
 from inspector.plc.registers import PlcBlock
 
 DEADLINE_MS = 100
@@ -23,7 +23,7 @@ class LaneAndPlc(RuleBasedStateMachine):
         self.sequences = {0: sequence}
         self.newest = self.read = 0  # parts: the last that the PLC raised, and that the lane has been shown
         self.restarted = False  # the PLC, since the last poll
-        self.wire = sequence  # in the inspector's registers
+        self.wire = (sequence, 0)  # in the inspector's registers
         self.answers = {}
         self.twice = set()
         self.unread = set()  # overtaken by a restart before anybody could read them: nobody can answer them
@@ -36,15 +36,15 @@ class LaneAndPlc(RuleBasedStateMachine):
         self.lane = Lane(DEADLINE_MS)
         self.overruns = 0
         self.work = None
-        return self.lane.watch_from(self.block(), self.wire, self.now)
+        return self.lane.watch_from(self.block(), self.wire, self.now, gap=True)
 
     def block(self):
         return PlcBlock(sequence=self.sequences[self.newest], part_id=self.newest)
 
-    def answer(self, part, sequence):
-        assert self.sequences[part] == sequence, "the verdict bears the sequence that asked for it"
+    def answer(self, part, request):
+        assert self.sequences[part] == request.sequence, "the verdict bears the sequence that asked for it"
         self.answers[part] = self.answers.get(part, 0) + 1
-        self.wire = sequence
+        self.wire = (request.sequence, request.part_id)
 
     def raise_one(self, sequence):
         self.newest += 1
@@ -73,7 +73,7 @@ class LaneAndPlc(RuleBasedStateMachine):
         if self.restarted and self.work is not None:
             assert triggered.dropped == (self.work[1],)
             assert not self.lane.claim(self.work[1]), "a dropped part is nobody else's to answer"
-            self.answer(self.work[0], self.work[1].sequence)
+            self.answer(self.work[0], self.work[1])
             self.work = None
         else:
             assert triggered.dropped == ()
@@ -83,7 +83,7 @@ class LaneAndPlc(RuleBasedStateMachine):
         assert [request.part_id for request in found] == [0] * (len(found) - 1) + expected[-1:]
         assert (triggered.fire is None) == (busy or not expected)
         for part, request in zip(expected, triggered.overrun, strict=False):
-            self.answer(part, request.sequence)
+            self.answer(part, request)
             assert not self.lane.claim(request), "an overrun is nobody else's to answer"
         self.overruns += len(triggered.overrun)
         if triggered.fire:
@@ -105,7 +105,7 @@ class LaneAndPlc(RuleBasedStateMachine):
         assert self.lane.find(request.token) == request
         assert self.lane.claim(request)
         assert not self.lane.claim(request)
-        self.answer(part, request.sequence)
+        self.answer(part, request)
         self.work = None
 
     @rule(token=st.integers(0, 100))
@@ -124,28 +124,37 @@ class LaneAndPlc(RuleBasedStateMachine):
         due = self.work is not None and self.now >= self.work[1].deadline_ns
         assert late == ([self.work[1]] if due else [])
         if due:
-            self.answer(self.work[0], self.work[1].sequence)
+            self.answer(self.work[0], self.work[1])
             self.work = None
 
     @rule()
     def inspector_restarts(self):
         """It goes on from the registers: what the PLC asks now, and what was answered last."""
-        if self.work is not None and self.work[0] != self.newest:
-            self.unread.add(self.work[0])  # the PLC has gone on to the next part already
-        self.unread.update(range(self.read + 1, self.newest))
-        answered = self.wire == self.sequences[self.newest]
+        asked = (self.sequences[self.newest], self.newest)
+        behind = (asked[0] - self.wire[0]) & 0xFFFF
+        if self.wire == asked:
+            numbers = []
+        elif 1 <= behind <= MISSED_AT_MOST:
+            numbers = [(asked[0] - back) & 0xFFFF for back in reversed(range(behind))]
+        else:
+            numbers = asked[:1]
+        # a PLC that restarted to a little above the last answer has raised fewer: then nobody asked for some
+        near = range(max(1, self.newest - len(numbers) + 1), self.newest + 1)
+        expected = [part for part in near if self.sequences[part] == (asked[0] - self.newest + part) & 0xFFFF]
+        expected = expected if numbers else []
+        # what lies before the last answered one, or before the PLC's restart, is in no register any more
+        lost = {*range(self.read + 1, self.newest), *([self.work[0]] if self.work else [])}
+        self.unread.update(lost - set(expected))
         self.old_tokens.clear()
-        if answered and not self.answers.get(self.newest):
-            self.unread.add(self.newest)  # the sequence of an older part by chance: nobody can tell
-        in_flight = self.start_inspector()
-        assert (in_flight is None) == answered
-        if in_flight is not None:
-            assert (in_flight.sequence, in_flight.part_id) == (self.sequences[self.newest], self.newest)
-            if self.answers.get(self.newest):
-                self.twice.add(
-                    self.newest
-                )  # FAULT once more: the registers held an older part's answer by then
-            self.answer(self.newest, in_flight.sequence)
+        found = self.start_inspector()
+        assert [one.sequence for one in found] == list(numbers)
+        assert [one.part_id for one in found] == [0] * (len(found) - 1) + [self.newest][: len(found)]
+        asking = {one.sequence: one for one in found}
+        for part in expected:
+            request = asking[self.sequences[part]]
+            if self.answers.get(part):
+                self.twice.add(part)  # FAULT once more: the registers held an older part's answer by then
+            self.answer(part, request)
         self.read, self.restarted = self.newest, False
 
     @invariant()
@@ -161,7 +170,7 @@ class LaneAndPlc(RuleBasedStateMachine):
     def teardown(self):
         self.poll()
         for request in self.lane.claim_all():
-            self.answer(self.work[0], request.sequence)
+            self.answer(self.work[0], request)
         self.work = None
         raised = set(range(1, self.newest + 1)) - self.unread
         assert {part for part in raised if not self.answers.get(part)} == set(), "every trigger is answered"

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from inspector.model.records import Threshold
-from training.calibrate import order_statistic
 from training.metrics import image_auroc, paired_bootstrap
 
 SLOWER = 1.25  # median time of a part may grow by this factor
@@ -27,7 +26,7 @@ CONFIDENCE = 0.95
 @dataclass(frozen=True)
 class Margins:
     """How much worse a candidate may be, in shares: image AUROC, synthetic defects that it lets pass, and
-    parts that passed and that it would reject. Some of these are escapes, and rightly rejected.
+    normal parts that it would reject. Some that passed are escapes, and rightly rejected.
     """
 
     auroc: float = 0.02
@@ -100,28 +99,19 @@ def judge(parts: Sequence[Shown], active: Threshold, candidate: Threshold, margi
     ours = np.array([part.candidate for part in parts])
     theirs = np.array([part.active for part in parts])
     let_pass = ours <= candidate.value, theirs <= active.value
-    equal = same_terms(parts, active, candidate)
-    passed = np.array([part.kind == PASSED for part in parts]) & ~labels
+    seen = np.array([part.kind in {PASSED, GOLDEN} for part in parts]) & ~labels
     painted = np.array([part.defective and not part.known for part in parts])
     known = np.array([part.known for part in parts])
     return Outcome(
         (
             _auroc(labels, ours, theirs, margins.auroc),
-            _escapes(painted, let_pass[0], theirs <= equal, margins.escapes, equal),
+            _escapes(painted, *let_pass, margins.escapes),
             _known(known, *let_pass, [part.name for part in parts]),
             _false_rejects(active, candidate),
-            _rejected(passed, *let_pass, margins.rejects),
+            _rejected(seen, *let_pass, margins.rejects),
             _latency(parts),
         )
     )
-
-
-def same_terms(parts: Sequence[Shown], active: Threshold, candidate: Threshold) -> float:
-    """The active bundle's threshold, or where parts called normal prove it to be too low, theirs."""
-    told = [part.active for part in parts if not part.defective and part.kind not in {PASSED, GOLDEN}]
-    if len(told) < 2:
-        return active.value
-    return max(active.value, order_statistic(told, candidate.target_rate, candidate.confidence).value)
 
 
 def disagreements(parts: Sequence[Shown], active: Threshold, candidate: Threshold) -> list[Shown]:
@@ -155,9 +145,8 @@ def _escapes(
     ours: NDArray[np.bool_],
     theirs: NDArray[np.bool_],
     margin: float,
-    threshold: float,
 ) -> Check:
-    """Synthetic defects that would pass. threshold: what the active bundle's is taken for."""
+    """Synthetic defects that would pass at the threshold."""
 
     def share(defective: NDArray[np.bool_], passed: NDArray[np.float64]) -> float:
         return float(passed[defective].mean())
@@ -166,7 +155,7 @@ def _escapes(
     told = f"{difference:+.1%} (95 % interval {interval[0]:+.1%} to {interval[1]:+.1%})"
     return Check(
         "synthetic defects that pass",
-        f"{share(painted, theirs.astype(float)):.1%} (at {threshold:.4g})",
+        f"{share(painted, theirs.astype(float)):.1%}",
         f"{share(painted, ours.astype(float)):.1%}",
         f"{margin:+.1%} at worst: {told}",
         interval[1] <= margin,
@@ -214,19 +203,19 @@ def _false_rejects(active: Threshold, candidate: Threshold) -> Check:
 
 
 def _rejected(
-    passed: NDArray[np.bool_], ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: float
+    normal: NDArray[np.bool_], ours: NDArray[np.bool_], theirs: NDArray[np.bool_], margin: float
 ) -> Check:
-    """Parts that passed: so many rejects that a share above the margin is proven would stop the line."""
-    count, rejected = int(passed.sum()), int((passed & ~ours).sum())
+    """Parts that passed or are an integrator's: rejects of which a share above the margin is proven."""
+    count, rejected = int(normal.sum()), int((normal & ~ours).sum())
     proven = rejected > 0 and float(binom.sf(rejected - 1, count, margin)) < 1 - CONFIDENCE
     return Check(
-        "parts that passed, rejected",
-        f"{int((passed & ~theirs).sum())} of {count}",
+        "normal parts, rejected",
+        f"{int((normal & ~theirs).sum())} of {count}",
         f"{rejected} of {count}",
         f"not above {margin:.1%} at {CONFIDENCE:.0%}",
         not proven,
-        f"{rejected} of {count} parts that passed would be rejected, above {margin:.1%} for sure; if they "
-        "are normal, label some of them, or calibrate on today's parts",
+        f"{rejected} of {count} parts that passed, or are normal parts of the golden folder, would be "
+        f"rejected, above {margin:.1%} for sure; if they are normal, calibrate on today's parts",
     )
 
 

@@ -22,16 +22,17 @@ from inspector.nightly import commissioning
 from inspector.settings import Settings
 from inspector.verdict import Verdict
 from training.calibrate import parts_needed
-from training.data import read_hashed
+from training.data import list_images, read_hashed
 from training.selection import Distinct, Passed, kept_apart, spread, well_under
 
 CALIBRATION = "calibration"  # one of those that `inspector calibrate` was given
 PASSED = "passed"  # by the model's word alone
+COMMISSIONING = "commissioning"  # of the first training
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture and why it was taken: PASSED, "labelled normal", "labelled defect", "commissioning", or
+    """One picture and why it was taken: PASSED, "labelled normal", "labelled defect", COMMISSIONING, or
     CALIBRATION.
     """
 
@@ -86,11 +87,11 @@ def select(settings: Settings, recipe: str, log: AuditLog, seed: int, *, progres
     taught = [p for p in first if p not in spare]
     floor = round(wanted.floor * wanted.parts)
     chosen.kept(given, chosen.selection.apart, len(given), CALIBRATION)
-    chosen.kept(taught[:floor], chosen.selection.learn, wanted.parts, "commissioning")
+    chosen.kept(taught[:floor], chosen.selection.learn, wanted.parts, COMMISSIONING)
     chosen.labelled(by_label["normal"], wanted.parts, most)
     chosen.take((told[r.key] for r in spread(under, seed)), chosen.selection.learn, wanted.parts, "learning")
-    chosen.kept(taught[floor:], chosen.selection.learn, wanted.parts, "commissioning")
-    chosen.kept(spare, chosen.selection.apart, most, "commissioning")
+    chosen.kept(taught[floor:], chosen.selection.learn, wanted.parts, COMMISSIONING)
+    chosen.kept(spare, chosen.selection.apart, most, COMMISSIONING)
     chosen.take((told[r.key] for r in spread(apart, seed)), chosen.selection.apart, most, "kept apart")
     _refuse_too_few(chosen.selection, wanted.min_parts)
     return chosen.selection
@@ -120,19 +121,23 @@ class _Chooser:
         self.selection = Selection()
         self._frames = FrameStore(settings.frames)
         self._distinct = Distinct()
+        golden = (place for place in commissioning.golden(settings, recipe) if place.is_dir())
+        self._never = {read_hashed(file)[1] for place in golden for file in list_images(place)}
         self._progress = progress
 
     def defects(self, parts: Iterable[Part]) -> None:
         """Every one that somebody has called a defect, whatever it is like."""
         for part in parts:
             if self._read(part) is not None:
-                self.selection.defects.append(self._picture(part, "labelled defect"))
+                picture = self._picture(part, "labelled defect")
+                self._never.add(picture.sha256)
+                self.selection.defects.append(picture)
 
     def labelled(self, parts: Iterable[Part], learn: int, apart: int) -> None:
-        """What somebody has called normal: the newest, to where their hash sends them."""
+        """What somebody has called normal, the newest first: learned, but for a pass that is kept apart."""
         for part in reversed(list(parts)):
             assert part.frame is not None  # noqa: S101 - the caller has seen to it
-            here = kept_apart(part.frame.sha256)
+            here = kept_apart(part.frame.sha256) and part.inspection.verdict == Verdict.PASS
             place, most = (self.selection.apart, apart) if here else (self.selection.learn, learn)
             self._take(part, place, most, "labelled normal")
 
@@ -144,7 +149,7 @@ class _Chooser:
             image, found = read_hashed(file)
             if found != sha256:
                 self.selection.left_out["altered"] += 1
-            elif self._new(image):
+            elif self._allowed(sha256) and (why == CALIBRATION or self._new(image)):  # no sample is thinned
                 place.append(Picture(str(file), sha256, why))
 
     def take(self, parts: Iterator[Part], place: list[Picture], most: int, title: str) -> None:
@@ -160,10 +165,18 @@ class _Chooser:
         if len(place) >= most:
             return False
         image = self._read(part)
-        if image is None or not self._new(image):
+        if image is None or not self._allowed(part.frame.sha256 if part.frame else ""):
+            return False
+        if not self._new(image) and why == PASSED:  # what a person has pointed at counts, however small it is
             return False
         place.append(self._picture(part, why))
         return True
+
+    def _allowed(self, sha256: str) -> bool:
+        if sha256 not in self._never:
+            return True
+        self.selection.left_out["of the golden set"] += 1
+        return False
 
     def _new(self, image: Any) -> bool:
         if self._distinct.add(image):

@@ -29,6 +29,12 @@ def folder(settings: Settings, recipe: str) -> Path:
     return settings.station.data / "commissioning" / recipe
 
 
+def golden(settings: Settings, recipe: str) -> tuple[Path, Path]:
+    """Where an integrator puts normal parts and defects that are never learned from."""
+    place = settings.station.data / "golden" / recipe
+    return place / "normal", place / "defect"
+
+
 def keep(settings: Settings, recipe: str, files: Sequence[Path]) -> int:
     """Copy them, unless there is a set already; how many were copied. Raises TrainingError."""
     place = folder(settings, recipe)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from inspector.errors import TrainingError
 from inspector.model.engine import Engine
 from inspector.model.preprocess import Image
+from inspector.nightly import commissioning
 from inspector.nightly.collect import Picture
 from inspector.settings import Settings
 from training.data import list_images, read_image
@@ -38,24 +39,19 @@ class Exhibit:
     kind: str
 
 
-def folder(settings: Settings, recipe: str) -> Path:
-    """Where an integrator puts pictures."""
-    return settings.station.data / "golden" / recipe
-
-
 def exhibits(
     settings: Settings, recipe: str, apart: list[Picture], defects: list[Picture], seed: int
 ) -> Iterator[Exhibit]:
     """The golden set, one picture after the other; the same for the same night."""
-    given = folder(settings, recipe)
+    normal, defect = commissioning.golden(settings, recipe)
     region = settings.recipe[recipe].region
     normals = [(one.path, one.why) for one in apart[:NORMALS]]
-    normals += [(str(file), GOLDEN) for file in _images(given / "normal")]
+    normals += [(str(file), GOLDEN) for file in _images(normal)]
     for path, kind in normals:
         yield Exhibit(path, read_image(Path(path)), False, False, kind)
     for path, kind in [
         *((one.path, "labelled") for one in defects),
-        *((str(file), GOLDEN) for file in _images(given / "defect")),
+        *((str(file), GOLDEN) for file in _images(defect)),
     ]:
         yield Exhibit(path, read_image(Path(path)), True, True, kind)
     rng = np.random.default_rng((seed, 11))

@@ -7,22 +7,22 @@ bundle active, and the next run sweeps up.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
 import structlog
+import torch
 
 from inspector.audit.events import add_event
 from inspector.audit.log import AuditLog
 from inspector.audit.records import Severity
-from inspector.calibration import sampled
 from inspector.errors import (
     BusyError,
     InspectorError,
@@ -36,47 +36,23 @@ from inspector.judges import active_bundle, open_engine
 from inspector.model import bundle as bundles
 from inspector.model import store
 from inspector.model.bundle import WEIGHTS, Bundle
-from inspector.model.engine import Engine, calibrated_for, resolve
+from inspector.model.engine import Engine, resolve
 from inspector.model.preprocess import picture
+from inspector.models import unfit
 from inspector.nightly import collect, golden, priority
+from inspector.nightly.candidate import Night, calibrated, options, warm
 from inspector.nightly.collect import Selection
-from inspector.normals import Source
 from inspector.settings import Settings
 from training import gate_report
-from training.calibrate import parts_needed, threshold_of
-from training.data import read_image
-from training.fit import TrainOptions, train
+from training.fit import train
 from training.gate import Margins, Outcome, Shown, disagreements, judge
 from training.gate_report import FEW, Picture
 from training.trial import eight_bit
 
 logger = structlog.get_logger()
 
-STAGING = "retraining"  # in the data folder
 ROOM_MIB = 512  # beside log.min_free_mib, for checkpoints and reports
 FEWEST = 20  # parts kept apart that are worth comparing on
-WARM = 0.3  # share of steps and of the learning rate that a warm start takes
-
-
-@dataclass(frozen=True)
-class Night:
-    """What one run was asked to do."""
-
-    settings: Settings
-    recipe: str
-    seed: int
-    epochs: int | None = None
-    start: str = "scratch"
-
-    @property
-    def models(self) -> Path:
-        """The recipe's bundles."""
-        return self.settings.models / self.recipe
-
-    @property
-    def staging(self) -> Path:
-        """Where the candidate is made."""
-        return self.settings.station.data / STAGING / self.recipe
 
 
 def retrain(
@@ -100,7 +76,8 @@ def retrain(
             night = Night(settings, recipe, chosen, epochs, start or settings.retrain.start)
             try:
                 yield from _one(night)
-            except InspectorError as error:
+            except (InspectorError, OSError, MemoryError, torch.OutOfMemoryError) as cause:
+                error = _named(night, cause)
                 stopped.append(error)
                 refused = isinstance(error, RefusedError)
                 severity: Severity = "warning" if refused or error.exit_code != 1 else "error"
@@ -114,10 +91,23 @@ def retrain(
             raise stopped[0]
 
 
+def _named(night: Night, cause: Exception) -> InspectorError:
+    """What a disk or a memory that is full in mid-run is called."""
+    if isinstance(cause, InspectorError):
+        return cause
+    if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+        full = f"the disk under {night.settings.station.data} became full"
+        return NoSpaceError(f"{full} while recipe '{night.recipe}' was trained anew; free space there")
+    what = "the memory did not suffice" if not isinstance(cause, OSError) else str(cause)
+    return TrainingError(f"recipe '{night.recipe}' could not be trained anew: {what}")
+
+
 def _one(night: Night) -> Iterator[str]:
     settings, recipe = night.settings, night.recipe
     _sweep(night)
     active = active_bundle(settings, recipe)
+    if against := unfit(settings, recipe, active):
+        raise TrainingError(f"nothing can be compared with the active bundle: {against}")
     _require_room(night, active)
     device = resolve(settings.engine.device)
     if settings.retrain.require_gpu and device.type != "cuda":
@@ -131,9 +121,9 @@ def _one(night: Night) -> Iterator[str]:
     yield f"recipe '{recipe}': {_counts(chosen)}"
     manifest = chosen.manifest(recipe=recipe, seed=night.seed, active=active.id, made=_now())
     trained = train(
-        [one.file for one in chosen.learn], night.staging, _options(night, active), start=_warm(night, active)
+        [one.file for one in chosen.learn], night.staging, options(night, active), start=warm(night, active)
     )
-    candidate = _calibrated(night, active, trained, chosen, manifest)
+    candidate = calibrated(night, active, trained, chosen, manifest)
     outcome, page = _gate(night, active, candidate, chosen, manifest)
     published = _publish(night, candidate, page.parent)
     yield f"report of the gate: {night.models / 'reports' / published / page.name}"
@@ -141,6 +131,13 @@ def _one(night: Night) -> Iterator[str]:
         raise RefusedError(
             f"recipe '{recipe}': candidate {published[:12]} is refused, {active.id[:12]} stays active: "
             + "; ".join(outcome.reasons)
+        )
+    if newest := [one for one in store.history(night.models)[-1:] if one.by == "rollback"]:
+        raise RefusedError(
+            f"recipe '{recipe}': candidate {published[:12]} is not worse than {active.id[:12]}, but a person "
+            f"has gone back to that one ({newest[0].time}), so a person decides: `inspector models activate "
+            f"{published[:12]}` takes the candidate, `inspector models activate {active.id[:12]}` keeps what "
+            "is; after either the nights promote again"
         )
     if store.current(night.models) != active.id:
         raise RefusedError(
@@ -206,80 +203,6 @@ def _require_room(night: Night, active: Bundle) -> None:
         )
 
 
-# --- the candidate -----------------------------------------------------------------------------------------
-
-
-def _options(night: Night, active: Bundle) -> TrainOptions:
-    """As the active bundle was trained, in network, picture and scoring; the recipe says what is new."""
-    settings, recipe = night.settings, night.settings.recipe[night.recipe]
-    method = recipe.method or active.architecture.method
-    options = TrainOptions.of(
-        method=method,
-        preset=recipe.preset,
-        roi=recipe.region,
-        epochs=night.epochs,
-        seed=night.seed,
-        threads=settings.engine.threads,
-        device=settings.engine.device,
-        backbone=recipe.backbone,
-        backbone_weights=str(recipe.backbone_weights or ""),
-        symmetries=recipe.symmetries,
-    )
-    if method == active.architecture.method:
-        options = replace(options, architecture=active.architecture, scoring=active.scoring)
-        if method == "feature":
-            options = replace(options, backbone_weights=str(_backbone(night, active)))
-    if _warm(night, active) is not None:
-        options = replace(
-            options,
-            epochs=max(1, round(WARM * options.epochs)),
-            steps=round(WARM * options.steps),
-            learning_rate=WARM * options.learning_rate,
-            memory_after=0.0,
-        )
-    return options
-
-
-def _warm(night: Night, active: Bundle) -> Bundle | None:
-    """What to start from. Another method in the recipe means to start afresh."""
-    asked = night.settings.recipe[night.recipe].method
-    same = asked is None or asked == active.architecture.method
-    return active if night.start == "warm" and same else None
-
-
-def _backbone(night: Night, active: Bundle) -> Path:
-    """The pretrained weights travel in the bundle: a night needs no file and no download."""
-    import safetensors.torch
-
-    prefix, file = "backbone.model.", night.staging / "backbone.safetensors"
-    tensors = {k.removeprefix(prefix): t for k, t in bundles.weights(active).items() if k.startswith(prefix)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(tensors, file)
-    return file
-
-
-def _calibrated(night: Night, active: Bundle, trained: Bundle, chosen: Selection, manifest: bytes) -> Bundle:
-    recipe = night.settings.recipe[night.recipe]
-    engine = open_engine(trained, night.settings.engine)
-    engine.warm_up()
-    pictures = ((one.path, read_image(one.file)) for one in chosen.apart)
-    count = len(chosen.apart)
-    source = Source(f"{count} parts kept apart by `inspector retrain`", count, pictures)
-    sample = sampled(engine, source)
-    told = [one.why != collect.PASSED for one in chosen.apart]  # normal by people's word
-    enough = parts_needed(recipe.false_reject_rate, recipe.confidence)
-    if active.threshold is not None:
-        enough = min(enough, active.threshold.n)
-    scores, name = sample.scores, source.name
-    if sum(told) >= enough:  # else what passed helps: it lacks what was rejected, and holds escapes
-        scores, name = sample.scores[told], f"{sum(told)} parts kept apart that people have called normal"
-    threshold = threshold_of(
-        engine, scores.tolist(), rate=recipe.false_reject_rate, confidence=recipe.confidence, source=name
-    )
-    evidence = {"manifest_sha256": collect.sha256_of(manifest), "start": night.start}
-    return bundles.with_threshold(trained, threshold, evidence, sample, parent=active.id)
-
-
 # --- the gate ----------------------------------------------------------------------------------------------
 
 
@@ -287,8 +210,6 @@ def _gate(
     night: Night, active: Bundle, candidate: Bundle, chosen: Selection, manifest: bytes
 ) -> tuple[Outcome, Path]:
     engines = [open_engine(one, night.settings.engine) for one in (active, candidate)]
-    if against := calibrated_for(active, engines[0]):
-        raise TrainingError(f"nothing can be compared with the active bundle: {against}")
     for engine in engines:
         engine.warm_up()
         engine.self_test()

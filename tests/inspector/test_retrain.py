@@ -1,5 +1,6 @@
 """`inspector retrain`: what it learns from, what it promotes, and that nothing harms the active bundle."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,17 +16,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from inspector.audit.labels import add_label
 from inspector.audit.log import AuditLog
 from inspector.calibration import Asked, calibrate_recipe
-from inspector.errors import BusyError, NoGpuError, NoSpaceError, RefusedError, TooFewPartsError
+from inspector.errors import (
+    BusyError,
+    NoGpuError,
+    NoSpaceError,
+    RefusedError,
+    TooFewPartsError,
+    TrainingError,
+)
 from inspector.judges import open_engine
 from inspector.model import bundle as bundles
 from inspector.model import store
 from inspector.model.engine import Engine
-from inspector.models import listing
-from inspector.nightly import collect, commissioning, priority, retrain
+from inspector.models import activate, listing, rollback
+from inspector.nightly import candidate, collect, commissioning, priority, retrain
 from inspector.settings import load
 from tests.inspector.nightly_station import draw, inspect, part, prepare
 from tests.station import Station
@@ -98,6 +107,33 @@ def test_labels_decide_and_what_is_kept_apart_is_never_learned(station):
     assert all(len(one["sha256"]) == 64 for one in manifest["learn"])
 
 
+def test_what_lies_in_the_golden_folder_or_is_a_labelled_defect_is_never_learned(station):
+    passed = (one for one in selected(station).learn if one.why == "passed")
+    golden, escape = next(passed), next(passed)
+    folder = station.data / "golden" / "part" / "defect"
+    folder.mkdir(parents=True)
+    shutil.copy(golden.path, folder)
+    add_label(station.data / "inspector.db", escape.inspection, "defect")
+    after = selected(station)
+    taken = {one.sha256 for one in (*after.learn, *after.apart)}
+    assert taken.isdisjoint({golden.sha256, escape.sha256})
+    assert after.left_out["of the golden set"] == 1
+    assert escape.sha256 in {one.sha256 for one in after.defects}
+
+
+def test_a_defect_that_is_wrongly_called_normal_does_not_raise_the_threshold(station, tmp_path):
+    settings = load(station.config)
+    list(calibrate_recipe(settings, "part", Asked(images=draw(tmp_path / "given", 60, 7))))
+    with station.log() as log:
+        worst = max(log.parts(recipe="part"), key=lambda row: row.inspection.score or 0)
+    add_label(station.data / "inspector.db", worst.inspection.id, "normal")
+    assert worst.inspection.id in {one.inspection for one in selected(station).learn}
+    run(station, epochs=25)
+    now = bundles.active(models(station))
+    assert (now.threshold.n, now.threshold.rank) == (60, 60)
+    assert now.threshold.value == max(bundles.sample(now).scores), "of the calibration parts alone"
+
+
 def test_the_same_part_seen_twice_is_learned_once_and_an_altered_frame_never(station):
     with station.log() as log:
         rows = log.parts(recipe="part")
@@ -134,11 +170,11 @@ def test_a_better_candidate_is_promoted_with_lineage_manifest_and_report(station
     content = json.loads(manifest)
     assert learned == {one["sha256"] for one in content["learn"]}
     assert learned.isdisjoint({one["sha256"] for one in content["apart"]})
-    assert now.threshold.n == len(content["apart"])
+    assert now.threshold.n == len(bundles.sample(now).scores), "the scores that it was set on are kept"
     assert "<h2>Scores</h2>" in (reports / "gate.html").read_text()
     assert any("is active in place of" in line for line in said)
     assert events(station)[0][0] == "retrain_promoted"
-    assert not (station.data / retrain.STAGING / "part").exists()
+    assert not (station.data / candidate.STAGING / "part").exists()
     row = next(row for row in listing(load(station.config), "part") if row["active"])
     assert row["gate"]["promoted"]
     assert store.before(models(station))[0] == before, "a rollback leads back"
@@ -247,6 +283,39 @@ def test_the_timer_does_nothing_where_it_is_switched_off(station):
     assert (done.returncode, done.stdout) == (0, "retrain.enabled is false: nothing is trained\n")
 
 
+def test_what_a_person_went_back_from_is_not_promoted_again_without_one(station):
+    run(station, epochs=25)
+    assert list(rollback(load(station.config), "part"))
+    first = bundles.active(models(station)).id
+    with pytest.raises(RefusedError, match="has gone back to that one"):
+        run(station, epochs=25)
+    assert bundles.active(models(station)).id == first
+    assert events(station)[0][0] == "retrain_refused"
+    list(activate(load(station.config), "part", first, force=False))
+    run(station, epochs=25)
+    assert bundles.active(models(station)).id != first
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), NoSpaceError, "became full while"),
+        (torch.OutOfMemoryError("CUDA"), TrainingError, "the memory did not suffice"),
+    ],
+)
+def test_a_disk_or_a_memory_that_is_full_in_mid_run_is_told_and_logged(
+    station, monkeypatch, fault, kind, said
+):
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(retrain, "train", fail)
+    with pytest.raises(kind, match=said):
+        run(station)
+    assert events(station)[0][0] == "retrain_failed"
+    assert said in events(station)[0][2]
+
+
 def test_an_activation_by_hand_meanwhile_is_not_overwritten(station, monkeypatch):
 
     real = retrain._publish
@@ -327,7 +396,7 @@ def test_kill_9_at_any_moment_leaves_the_active_bundle_whole_and_the_next_run_cl
     assert stopped
     done = subprocess.run(command, cwd=station.root, env=environment, capture_output=True, check=False)
     assert done.returncode in (0, 7), done.stderr
-    assert not (station.data / retrain.STAGING / "part").exists()
+    assert not (station.data / candidate.STAGING / "part").exists()
     assert not [path for path in models(station).iterdir() if path.name.startswith(".new")]
     with_gate = {path.parent.name for path in models(station).glob("reports/*/gate.json")}
     assert with_gate <= {one.id for one in bundles.listing(models(station))}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inspector.model.records import Threshold
-from training.gate import PASSED, Margins, Outcome, Shown, disagreements, judge, same_terms
+from training.gate import GOLDEN, PASSED, Margins, Outcome, Shown, disagreements, judge
 
 ACTIVE = Threshold(
     value=1.0,
@@ -89,27 +89,15 @@ def test_too_few_parts_kept_apart_are_no_proof() -> None:
     assert judge(parts(), before, after, MARGINS).passed, "it was weaker before"
 
 
-def test_escapes_are_compared_on_the_terms_that_the_same_normal_parts_set() -> None:
-    """The active threshold, set on few parts, rejects a tenth of the normal ones."""
-    shown = parts(lift=1.0)
-    normals = sorted(p.active for p in shown if not p.defective)
-    weak = replace(ACTIVE, value=normals[270], n=20, proven_rate=0.15)
-    asked = replace(ACTIVE, value=normals[-1], proven_rate=0.01, target_rate=0.01)
-    assert same_terms(shown, weak, asked) == normals[-1]
-    assert judge(shown, weak, asked, MARGINS).passed
-    assert "more of the synthetic" in judge(shown, weak, replace(asked, value=1.5), MARGINS).reasons[0]
-    only_passed = [replace(p, kind=PASSED) for p in shown]
-    assert same_terms(only_passed, weak, asked) == weak.value
-
-
-def test_a_candidate_that_rejects_what_passed_is_refused_only_if_that_is_proven() -> None:
-    shown = [replace(p, kind=PASSED) if k < 100 else p for k, p in enumerate(parts())]
+@pytest.mark.parametrize("kind", [PASSED, GOLDEN])
+def test_a_candidate_that_rejects_normal_parts_is_refused_only_if_that_is_proven(kind: str) -> None:
+    shown = [replace(p, kind=kind) if k < 100 else p for k, p in enumerate(parts())]
     for rejected, passes in ((8, True), (10, False)):
         some = [replace(p, candidate=1.5) if k < rejected else p for k, p in enumerate(shown)]
         outcome = gate(some)
         assert outcome.passed == passes
-    assert refused(outcome) == ["parts that passed, rejected"]
-    assert "10 of 100 parts that passed would be rejected" in outcome.reasons[0]
+    assert refused(outcome) == ["normal parts, rejected"]
+    assert "10 of 100 parts that passed, or are" in outcome.reasons[0]
 
 
 @pytest.mark.parametrize(("slower", "passes"), [(1.2, True), (1.5, False)])

@@ -1,8 +1,9 @@
-"""Whether a candidate may take the place of the active bundle: not worse beyond a stated margin.
+"""Whether a candidate may take the place of the active bundle: not worse, and not in doubt beyond a margin.
 
 Both score the same golden set, part by part in turn. Differences carry a 95 % interval (paired bootstrap over
-the parts), and the end of the interval that speaks against the candidate must stay within the margin: what
-could as well be worse is not promoted.
+the parts). The difference itself must not speak against the candidate, or small losses would add up night by
+night; and the end of the interval that does must stay within the margin: what could as well be worse is not
+promoted.
 """
 
 from __future__ import annotations
@@ -134,9 +135,9 @@ def _auroc(
         "image AUROC",
         f"{image_auroc(labels, theirs):.4f}",
         f"{image_auroc(labels, ours):.4f}",
-        f"{-margin:+.3f} at worst: {told}",
-        interval.low >= -margin,
-        f"image AUROC may be worse than before by more than {margin:g}: {told}",
+        f"not lower, {-margin:+.3f} at worst: {told}",
+        difference >= 0 and interval.low >= -margin,
+        f"image AUROC is lower than before, or may be by more than {margin:g}: {told}",
     )
 
 
@@ -157,9 +158,9 @@ def _escapes(
         "synthetic defects that pass",
         f"{share(painted, theirs.astype(float)):.1%}",
         f"{share(painted, ours.astype(float)):.1%}",
-        f"{margin:+.1%} at worst: {told}",
-        interval[1] <= margin,
-        f"more than {margin:.1%} more of the synthetic defects may pass: {told}",
+        f"not more, {margin:+.1%} at worst: {told}",
+        difference <= 0 and interval[1] <= margin,
+        f"more of the synthetic defects pass, or more than {margin:.1%} more may: {told}",
     )
 
 

@@ -204,7 +204,7 @@ def test_a_threshold_does_not_come_down_because_only_what_passed_is_in_the_log(s
 def test_a_candidate_of_one_epoch_is_refused_and_stays_listed_with_the_reason(station):
     before = bundles.active(models(station)).id
     reconfigured(station, "auroc_margin = 0.1", "auroc_margin = 0.02")
-    with pytest.raises(RefusedError, match=r"is refused, .* stays active: image AUROC may be worse") as error:
+    with pytest.raises(RefusedError, match=r"is refused, .* stays active: image AUROC is lower") as error:
         run(station, epochs=1)
     assert error.value.exit_code == 7
     assert bundles.active(models(station)).id == before

@@ -54,7 +54,7 @@ def test_a_candidate_as_good_as_the_active_bundle_passes() -> None:
 def test_a_candidate_that_ranks_worse_is_refused_with_the_difference() -> None:
     outcome = gate(parts(change=1.8))
     assert "image AUROC" in refused(outcome)
-    assert "may be worse than before by more than 0.02" in outcome.reasons[0]
+    assert "image AUROC is lower than before" in outcome.reasons[0]
     assert outcome.to_json()["summary"].startswith("refused: image AUROC")
 
 
@@ -65,6 +65,13 @@ def test_what_could_as_well_be_worse_is_refused_though_its_mean_is_within_the_ma
     check = gate(better).checks[0]
     assert float(check.candidate) > float(check.active) - MARGINS.auroc
     assert not check.passed
+
+
+def test_a_small_loss_within_the_margin_is_refused_for_it_would_add_up() -> None:
+    shown = parts(lift=1.0, change=0.05)
+    outcome = gate(shown)
+    assert -MARGINS.auroc < float(outcome.checks[0].candidate) - float(outcome.checks[0].active) < 0
+    assert "image AUROC" in refused(outcome)
 
 
 def test_a_threshold_that_lets_more_defects_pass_is_refused() -> None:

@@ -1,9 +1,9 @@
 """Whether a candidate may take the place of the active bundle: not worse, and not in doubt beyond a margin.
 
 Both score the same golden set, part by part in turn. Differences carry a 95 % interval (paired bootstrap over
-the parts). The difference itself must not speak against the candidate, or small losses would add up night by
-night; and the end of the interval that does must stay within the margin: what could as well be worse is not
-promoted.
+the parts). The difference itself may speak against the candidate by a tenth of a margin, no more, or small
+losses would add up night by night; and the end of the interval that speaks against it must stay within the
+margin: what could as well be worse is not promoted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy.stats import binom
 from inspector.model.records import Threshold
 from training.metrics import image_auroc, paired_bootstrap
 
+MEASURED = 0.1  # share of a margin that the measured difference may take
 SLOWER = 1.25  # median time of a part may grow by this factor
 PASSED, GOLDEN = "passed", "golden"  # kinds of normal parts: by the model's word alone; an integrator's
 CONFIDENCE = 0.95
@@ -135,8 +136,8 @@ def _auroc(
         "image AUROC",
         f"{image_auroc(labels, theirs):.4f}",
         f"{image_auroc(labels, ours):.4f}",
-        f"not lower, {-margin:+.3f} at worst: {told}",
-        difference >= 0 and interval.low >= -margin,
+        f"{-MEASURED * margin:+.4f}, {-margin:+.3f} at worst: {told}",
+        difference >= -MEASURED * margin and interval.low >= -margin,
         f"image AUROC is lower than before, or may be by more than {margin:g}: {told}",
     )
 
@@ -158,8 +159,8 @@ def _escapes(
         "synthetic defects that pass",
         f"{share(painted, theirs.astype(float)):.1%}",
         f"{share(painted, ours.astype(float)):.1%}",
-        f"not more, {margin:+.1%} at worst: {told}",
-        difference <= 0 and interval[1] <= margin,
+        f"{MEASURED * margin:+.1%}, {margin:+.1%} at worst: {told}",
+        difference <= MEASURED * margin and interval[1] <= margin,
         f"more of the synthetic defects pass, or more than {margin:.1%} more may: {told}",
     )
 

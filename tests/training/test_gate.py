@@ -68,7 +68,7 @@ def test_what_could_as_well_be_worse_is_refused_though_its_mean_is_within_the_ma
 
 
 def test_a_small_loss_within_the_margin_is_refused_for_it_would_add_up() -> None:
-    shown = parts(lift=1.0, change=0.05)
+    shown = parts(lift=1.0, change=0.1)
     outcome = gate(shown)
     assert -MARGINS.auroc < float(outcome.checks[0].candidate) - float(outcome.checks[0].active) < 0
     assert "image AUROC" in refused(outcome)

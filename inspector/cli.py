@@ -99,7 +99,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the pictures.")] = None,
     seed: Annotated[int, typer.Option(help="Of the initialisation and the shuffling.")] = 0,
 ) -> None:
-    """Learn a recipe from normal parts; can be stopped (Ctrl-C) and is resumed by the same command."""
+    """Learn a recipe from normal parts; can be stopped (Ctrl-C) and is resumed by the same command.
+
+    On several GPUs: torchrun --nproc-per-node N -m inspector train …
+    """
     from inspector.commands import train_recipe
 
     settings = _settings(config)

@@ -33,6 +33,7 @@ def train_recipe(
     """Train, store the bundle and make it the active one."""
     from inspector.model import store
     from inspector.nightly import commissioning
+    from training import distributed
     from training.data import list_images
     from training.fit import TrainOptions, train
     from training.options import METHOD
@@ -53,6 +54,9 @@ def train_recipe(
         symmetries=chosen.symmetries,
     )
     files = list_images(images)
+    if not distributed.leading():  # started by torchrun: it helps the first one, which does the rest
+        train(files, settings.models / recipe, options)
+        return
     yield f"recipe '{recipe}': {len(files)} pictures in {images}, method {options.architecture.method}"
     if asked is None:
         yield from _proposal(recipe, chosen, options.architecture.method, preset or chosen.preset)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from inspector.errors import InspectorError, TrainingError
 from inspector.model.network import METHODS
 from inspector.model.records import Scoring
-from training import datasets
+from training import datasets, distributed
 from training.datasets import Category
 from training.fit import TrainOptions
 from training.overrides import override
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser().parse_args(given)
     try:
+        distributed.refuse(
+            "training.benchmark", "give each GPU runs of its own with --categories and --device"
+        )
         benchmark(args, shlex.join(["python", "-m", "training.benchmark", *given]))
     except InspectorError as error:
         sys.stderr.write(f"error: {error}\n")

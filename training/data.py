@@ -14,11 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inspector.errors import DataError
-from inspector.model.preprocess import Image, picture, tensor
+from inspector.model.preprocess import Image, Normalise, picture
 from inspector.model.records import Preprocessing
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
 CACHE_BYTES = 4 << 30  # decoded pictures are kept in memory up to this much
+DEVICE_SHARE = 0.25  # … and on a GPU as well, if they fit into this share of its free memory
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -72,7 +73,8 @@ def sha256(path: Path) -> str:
 class Pictures(Sequence[Image]):
     """Parts as the network will see them: (S, S) or (S, S, 3) each, in their own depth.
 
-    They are decoded once and kept in memory while all of them fit into CACHE_BYTES. sha256: of the files.
+    They are decoded once and kept in memory while all of them fit into CACHE_BYTES, and on the device that
+    batches are asked for while they fit into DEVICE_SHARE of what it has free then. sha256: of the files.
     Raises DataError for a file that cannot be read, ModelError for an image that the ROI does not fit.
     """
 
@@ -83,6 +85,7 @@ class Pictures(Sequence[Image]):
         self.preprocessing = preprocessing
         self.sha256: list[str] = []
         self._cache: list[Image] = []
+        self._near: dict[torch.device, list[Tensor]] = {}  # pixels on the device; none where there is no room
         for path in tqdm(self.files, desc="reading", unit="image", leave=False, disable=not progress):
             image, digest = read_hashed(path)
             self.sha256.append(digest)
@@ -102,4 +105,21 @@ class Pictures(Sequence[Image]):
 
     def batch(self, indices: Sequence[int], device: torch.device) -> Tensor:
         """These pictures as the network's input: (B, 3, S, S) float32."""
-        return torch.cat([tensor(self[i], self.preprocessing, device) for i in indices])
+        normalise, near = Normalise(self.preprocessing, device), self._on(device)
+        pixels = (near[i] if near else _pixels(self[i]).to(device) for i in indices)
+        return torch.cat([normalise(one).contiguous() for one in pixels])
+
+    def _on(self, device: torch.device) -> list[Tensor]:
+        if device not in self._near:
+            fit = bool(self._cache) and sum(image.nbytes for image in self._cache) <= room(device)
+            self._near[device] = [_pixels(image).to(device) for image in self._cache] if fit else []
+        return self._near[device]
+
+
+def room(device: torch.device) -> int:
+    """Bytes that data may take on this device; none on the CPU, where it is in memory already."""
+    return int(DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+
+
+def _pixels(image: Image) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image))

@@ -17,7 +17,8 @@ from inspector.model.feature import FeatureAutoencoder, Linear, cosine_error
 from inspector.model.network import Network
 from training.blend import blended
 from training.coreset import coreset
-from training.data import Pictures
+from training.data import Pictures, room
+from training.distributed import leading
 from training.kmeans import kmeans
 from training.losses import Objective, entropy
 from training.variants import Variants
@@ -106,7 +107,9 @@ class FeatureObjective(Objective):
 
 
 class Cache:
-    """Features of all parts, computed once and kept as float16 if they fit, else computed when asked for."""
+    """Features of all parts, computed once and kept as float16 on the device or in memory, if there is room;
+    else computed when asked for.
+    """
 
     def __init__(self, network: FeatureAutoencoder, pictures: Pictures | Variants):
         self.network, self.pictures = network, pictures
@@ -114,9 +117,12 @@ class Cache:
         sizes = zip(network.backbone.channels, network.backbone.sides, strict=True)
         needed = 2 * len(pictures) * sum(c * side * side for c, side in sizes)
         self.kept: list[Features] = []
-        if needed <= CACHE_BYTES:
-            parts = tqdm(range(len(pictures)), desc="features", unit="part", leave=False, disable=None)
-            self.kept = [[f.half().cpu() for f in self._computed([i])] for i in parts]
+        near = needed <= room(self.device)
+        if near or needed <= CACHE_BYTES:
+            place = self.device if near else torch.device("cpu")
+            quiet = None if leading() else True  # None: where nobody watches
+            parts = tqdm(range(len(pictures)), desc="features", unit="part", leave=False, disable=quiet)
+            self.kept = [[f.half().to(place) for f in self._computed([i])] for i in parts]
 
     def of(self, indices: Sequence[int]) -> Features:
         """Features of these parts, (B, C, H, W) float32 for each level."""

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from inspector.errors import TrainingError
 from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
-from inspector.model.engine import PRECISIONS, describe, resolve
+from inspector.model.engine import PRECISIONS, describe
 from inspector.model.network import Network, build
-from training import checkpoint, report
+from training import checkpoint, distributed, report
 from training.checkpoint import Progress
 from training.data import Pictures
 from training.losses import Objective, objective
@@ -58,10 +58,12 @@ def train(
 
     The same images and options go on with an unfinished run. On the CPU the result does not depend on
     interruptions; on a GPU it varies in the last digits. SIGINT and SIGTERM leave a checkpoint.
+    Started by torchrun, all processes work on the one run (training.distributed) and return its bundle.
     Raises TrainingError (stopped, diverged, too few images), DataError, ModelError, BundleError.
     """
     try:
-        return _Run(images, recipe_dir, options, progress, start).finish(reports)
+        with distributed.joined(options.device):
+            return _Run(images, recipe_dir, options, progress, start).finish(reports)
     except KeyboardInterrupt:
         raise TrainingError("training stopped outside its steps; run the same command again") from None
 
@@ -87,9 +89,9 @@ class _Run:
             torch.set_num_threads(options.threads)
         self.options = options
         self.recipe_dir = recipe_dir
-        self.bar = progress
-        self.device = resolve(options.device)
-        self.pictures = Pictures(images, options.preprocessing(), progress=progress)
+        self.bar = progress and distributed.leading()
+        self.device = distributed.place(options.device)
+        self.pictures = Pictures(images, options.preprocessing(), progress=self.bar)
         self.trained, self.held_out = split(len(images), options)
         self.folder = checkpoint.folder_for(recipe_dir, options, self.pictures.sha256)
         torch.manual_seed(options.seed)
@@ -102,6 +104,7 @@ class _Run:
             self.objective.go_on(self.network, self.pictures, self.trained)
         self.optimizer = self.objective.optimizer(self.network)
         self.progress: Progress = checkpoint.load(self.folder, self.network, self.optimizer)
+        self.losses = distributed.parallel(self.objective.losses, self.network)
         self.steps = ceil(len(self.trained) / options.batch)  # an epoch
         self.epochs = min(options.epochs, ceil(options.steps / self.steps) or options.epochs)
         self.objective.epochs = self.epochs
@@ -110,6 +113,11 @@ class _Run:
     def finish(self, reports: bool) -> Bundle:
         """Train what is left and write the bundle."""
         self._train()
+        bundle = self._written(reports) if distributed.leading() else None
+        path = distributed.told(str(bundle.path) if bundle else "")
+        return bundle or bundles.load(Path(path))
+
+    def _written(self, reports: bool) -> Bundle:
         self.network.eval()
         self.objective.finish(self.network, self.pictures, self.held_out or self.trained)
         trial = attempt(
@@ -147,48 +155,56 @@ class _Run:
                 p.seconds += time.monotonic() - began
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 bar.update()
-                if stop.is_set():
-                    checkpoint.save(self.folder, self.network, self.optimizer, p)
+                if distributed.anywhere(stop.is_set()):
+                    self._save()
+                    distributed.told("saved")  # or the end of another process would end this one before it is
                     raise TrainingError(
                         f"training stopped at step {p.step} of {total}; nothing is lost: run the same "
                         f"command again to go on (checkpoint in {self.folder})"
                     )
                 if p.step % self.steps == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                    checkpoint.save(self.folder, self.network, self.optimizer, p)
+                    self._save()
                     saved = time.monotonic()
-        checkpoint.save(self.folder, self.network, self.optimizer, p)
+        self._save()
+
+    def _save(self) -> None:
+        if distributed.leading():
+            checkpoint.save(self.folder, self.network, self.optimizer, self.progress)
 
     def _step(self) -> float:
         """One optimiser step. Its batch and its chance follow from seed and step number alone."""
         o, p = self.options, self.progress
         epoch, number = divmod(p.step, self.steps)
         order = np.random.default_rng((o.seed, 1, epoch)).permutation(self.trained)
-        indices = order[number * o.batch : (number + 1) * o.batch].tolist()
+        batch = order[number * o.batch : (number + 1) * o.batch].tolist()
+        indices, weight = distributed.share(batch)
         self.objective.done = p.step / (self.epochs * self.steps)
         torch.manual_seed(int(np.random.default_rng((o.seed, 2, p.step)).integers(2**62)))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            losses = self.objective.losses(
-                self.network, self.pictures, indices, np.random.default_rng((o.seed, 3, p.step))
-            )
-        loss = losses["loss"].item()
+            chance = np.random.default_rng((o.seed, 3, p.step, *distributed.others()))
+            losses = self.losses(self.network, self.pictures, indices, chance)
+        told = distributed.mean({name: value.item() for name, value in losses.items()}, weight)
+        loss = told["loss"]
         if not isfinite(loss):
             raise TrainingError(
                 f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate "
                 f"(now {o.learning_rate:g})"
             )
-        losses["loss"].backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        (losses["loss"] * weight).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         rate = o.learning_rate * self.objective.rate(self.objective.done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        for name, value in losses.items():
-            p.sums[name] = p.sums.get(name, 0.0) + value.item() * len(indices)
+        for name, value in told.items():
+            p.sums[name] = p.sums.get(name, 0.0) + value * len(batch)
         p.step += 1
         return loss
 
     def _end_epoch(self) -> None:
+        if not distributed.leading():
+            return
         p = self.progress
         entry = {name: value / len(self.trained) for name, value in p.sums.items()}
         if self.held_out:
@@ -226,6 +242,7 @@ class _Run:
             "held_out": named(self.held_out),
             "options": asdict(self.options),
             "device": describe(self.device),
+            "processes": distributed.count(),
             "seconds": round(self.progress.seconds, 1),
             "curve": self.progress.curve,
             "memory": memory_statistics(
@@ -238,6 +255,8 @@ class _Run:
         }
 
     def _greet(self) -> None:
+        if not distributed.leading():
+            return
         if self.progress.step:
             logger.info("going on at step %d with %s", self.progress.step, self.folder)
             return

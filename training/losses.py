@@ -13,6 +13,7 @@ from inspector.model.memory import EPSILON
 from inspector.model.network import Network
 from inspector.model.scoring import l2_map, ssim_map
 from training.data import Pictures
+from training.distributed import agree
 from training.kmeans import kmeans
 from training.options import TrainOptions
 
@@ -108,6 +109,7 @@ class Objective:
             tokens = features(network, pictures, self._trained, self.options)
             generator = torch.Generator().manual_seed(self.options.seed)
             memory.start_from(kmeans(tokens, len(memory.slots), generator))
+            agree(memory.slots)
             network.train()
 
 

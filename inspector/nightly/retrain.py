@@ -43,7 +43,7 @@ from inspector.nightly import collect, golden, priority
 from inspector.nightly.candidate import Night, calibrated, options, warm
 from inspector.nightly.collect import Selection
 from inspector.settings import Settings
-from training import gate_report
+from training import distributed, gate_report
 from training.fit import train
 from training.gate import Margins, Outcome, Shown, disagreements, judge
 from training.gate_report import FEW, Picture
@@ -68,6 +68,7 @@ def retrain(
     BusyError when another one runs, TooFewPartsError, NoSpaceError, NoGpuError, RefusedError by the gate, and
     what training, log and bundles raise.
     """
+    distributed.refuse("inspector retrain", "start it without torchrun")
     with _alone(settings):
         priority.lower()
         stopped: list[InspectorError] = []

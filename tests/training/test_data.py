@@ -93,3 +93,32 @@ def test_an_image_that_the_roi_does_not_fit(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8), np.uint8))
     with pytest.raises(ModelError, match="reaches out"):
         Pictures(list_images(tmp_path), Preprocessing(size=4, roi=(0, 0, 9, 8)))
+
+
+def test_pictures_that_a_device_has_room_for_stay_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are the same to the bit, mono, colour and 16 bits; where there is no room they come from memory."""
+    for i, (shape, dtype) in enumerate((((8, 9, 3), np.uint8), ((8, 8), np.uint8), ((9, 8), np.uint16))):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), RNG.integers(0, np.iinfo(dtype).max, shape).astype(dtype))
+    pictures = Pictures(list_images(tmp_path), Preprocessing(size=8))
+    device = torch.device("cpu")
+    asked: list[int] = []
+    kept = 8 * 8 * (3 + 1 + 2)
+    batches = {}
+    for share in (kept - 1, kept):
+        pictures._near.clear()
+        monkeypatch.setattr(data, "room", lambda _, share=share: asked.append(share) or share)
+        batches[share] = [pictures.batch([2, 0, 1], device) for _ in range(2)]
+        assert len(pictures._near[device]) == (3 if share == kept else 0)
+    assert asked == [kept - 1, kept]  # once each, not for each batch
+    assert all(torch.equal(batches[kept][0], one) for pair in batches.values() for one in pair)
+
+
+@pytest.mark.gpu
+def test_a_gpu_keeps_pictures_in_its_memory(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), RNG.integers(0, 255, (8, 8, 3)).astype(np.uint8))
+    pictures, device = Pictures(list_images(tmp_path), Preprocessing(size=8)), torch.device("cuda")
+    x = pictures.batch([0], device)
+    assert pictures._near[device][0].is_cuda
+    torch.testing.assert_close(x.cpu(), pictures.batch([0], torch.device("cpu")))

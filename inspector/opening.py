@@ -188,12 +188,15 @@ def _mend_journal(path: Path, note: aside.Note | None) -> tuple[aside.Note | Non
     """
     if not path.exists() or not path.stat().st_size:
         return note, ""
-    known = journal.known(path)
-    found = journal.scan(journal.journal_of(path))
-    if found is not None and found.lost:
-        note = aside.copy_journal(path, _lost(path, found.lost))
+    while (found := journal.loss(journal.journal_of(path))) is not None:
+        known = journal.known(path)
+        copied = aside.copy_journal(path, _lost(path, found.lost))
+        if copied is None:  # whoever had the log open last has closed it since: look again
+            continue
         if known is not None and found.frames < known:  # they go on with what they know of, damaged or not
-            return note, f"{note.problem}, and another process has the log open"
+            return copied, f"{copied.problem}, and another process has the log open"
+        note = copied
+        break
     if note is not None:
         try:
             check_whole(path)

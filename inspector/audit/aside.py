@@ -101,8 +101,8 @@ def set_aside(database: Path, note: Note) -> Note:
     return note
 
 
-def copy_journal(database: Path, problem: str) -> Note:
-    """Keep a copy of the journal as it is. Raises LogError."""
+def copy_journal(database: Path, problem: str) -> Note | None:
+    """Keep a copy of the journal as it is; None where it is gone. Raises LogError."""
     with _explained(database):
         note = Note(problem, _free_name(database, ".wal"), done=True)
         copy = database.with_name(note.file)
@@ -111,6 +111,8 @@ def copy_journal(database: Path, problem: str) -> Note:
             shutil.copyfile(journal_of(database), part)
             sync(part)
             part.rename(copy)
+        except FileNotFoundError:
+            return None
         finally:
             part.unlink(missing_ok=True)
         sync(database.parent)

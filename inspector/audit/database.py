@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect
 
-from inspector.audit import journal
+from inspector.audit import journal, residue
 from inspector.audit.aside import sync
 from inspector.audit.failures import explained
 from inspector.audit.schema import REVISION, Base
@@ -45,8 +45,8 @@ def open_for_writing(path: Path, synchronous: Synchronous, busy_timeout_s: float
         try:
             _set_pragmas(connection, path, synchronous, busy_timeout_s)
             _quick_check(connection, path)
-            _clear_journal(connection, path)
             with connection.begin():
+                residue.wipe(path, residue.descriptor(path))
                 _migrate(connection, path)
             _refuse_other_schema(connection, path)
             journal.lay_out(journal.journal_of(path))
@@ -92,12 +92,26 @@ def guest(path: Path, patience_s: float) -> Iterator[Connection]:
         try:
             for pragma in ("foreign_keys = 1", "synchronous = NORMAL", "wal_autocheckpoint = 0"):
                 _pragma(connection, pragma)
-            with connection.begin():
+            with writing(connection, path):
                 _migrate(connection, path)
                 yield connection
             sync(journal.journal_of(path))
         finally:
             connection.close()
+
+
+@contextmanager
+def writing(connection: Connection, path: Path) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT, over nothing that a process that was killed has left in the journal.
+
+    Whatever is raised inside rolls back.
+    """
+    with connection.begin():
+        if "index" not in connection.info:
+            connection.info["index"] = residue.descriptor(path)
+        if residue.left(path, connection.info["index"]):
+            residue.wipe(path, connection.info["index"])
+        yield
 
 
 def _engine(connect: Callable[[], sqlite3.Connection], begin: str) -> Engine:
@@ -223,14 +237,6 @@ def _migrate(connection: Connection, path: Path) -> None:
     """Bring the schema to REVISION inside the caller's transaction."""
     if _revision(connection, path) != REVISION:
         _upgrade(connection)
-
-
-def _clear_journal(connection: Connection, path: Path) -> None:
-    """Wipe what a process that was killed has left in the journal behind what SQLite knows of."""
-    with connection.begin(), closing(_connect(path, "mode=rw", busy_timeout_s=0)) as other:
-        busy, frames, _ = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if not busy:
-            journal.clear(path, frames)
 
 
 def _refuse_other_schema(connection: Connection, path: Path) -> None:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from inspector.errors import DamagedLogError
 
 _LAID_OUT = 8 * 2**20  # bytes
-_HEADER = struct.Struct(">8I")
+HEADER = struct.Struct(">8I")
 _MAGIC = {0x377F0682: "<", 0x377F0683: ">"}  # and the byte order of its checksums
-_FRAME = 24  # bytes before each page: page, database size after a commit, two salts, two checksums
-_INDEX = struct.Struct("=5I")  # how the -shm file begins; the fifth is the number of frames
+FRAME = 24  # bytes before each page: page, database size after a commit, two salts, two checksums
+INDEX = struct.Struct("=5I")  # how the -shm file begins; the fifth is the number of frames
 _DMS = 128  # the byte of the -shm file on which every process that has the database open holds a lock
 _AGAIN, _AGAIN_S = 5, 0.1
 
@@ -43,11 +43,16 @@ def journal_of(database: Path) -> Path:
     return database.with_name(database.name + "-wal")
 
 
+def index_of(database: Path) -> Path:
+    """What all processes know of the journal that have this database open."""
+    return database.with_name(database.name + "-shm")
+
+
 def refuse_damaged(database: Path) -> None:
     """Raise DamagedLogError for a journal that SQLite would begin anew over the rows that it holds."""
     journal = journal_of(database)
-    header = _read(journal, _HEADER.size)
-    if len(header) < _HEADER.size or not any(header):
+    header = _read(journal, HEADER.size)
+    if len(header) < HEADER.size or not any(header):
         return
     if not _sound(header):
         what = "is damaged at its beginning"
@@ -67,13 +72,12 @@ def known(database: Path) -> int | None:
     Then SQLite will find out by the checksums. Only for a process that has not opened the database itself:
     closing this file ends the locks that SQLite holds on it.
     """
-    index = database.with_name(database.name + "-shm")
     try:
-        with index.open("r+b") as file:
+        with index_of(database).open("r+b") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _DMS)
             except OSError:
-                return int(_INDEX.unpack(file.read(_INDEX.size))[-1])
+                return int(INDEX.unpack(file.read(INDEX.size))[-1])
     except (OSError, struct.error):
         pass
     return None
@@ -86,13 +90,13 @@ def scan(journal: Path) -> Scan | None:
     leaves its last frame half written, and nothing after it.
     """
     data = _read(journal, -1)
-    if len(data) < _HEADER.size or not _sound(data[: _HEADER.size]):
+    if len(data) < HEADER.size or not _sound(data[: HEADER.size]):
         return None
-    magic, _, _, _, *salts_and_sums = _HEADER.unpack_from(data)
-    raw, heads, ours = _frames(data)
+    magic, _, _, _, *salts_and_sums = HEADER.unpack_from(data)
+    raw, heads, ours = frames_of(data)
     frames = int(np.flatnonzero(ours)[-1]) + 1 if ours.any() else 0
     leading = frames if ours[:frames].all() else int(np.argmin(ours[:frames]))
-    words = np.concatenate([raw[:leading, :8], raw[:leading, _FRAME:]], axis=1).copy()
+    words = np.concatenate([raw[:leading, :8], raw[:leading, FRAME:]], axis=1).copy()
     valid = _valid(
         words.view(f"{_MAGIC[magic]}u4").astype(np.uint32), heads[:leading, 4:6], salts_and_sums[2:]
     )
@@ -101,42 +105,29 @@ def scan(journal: Path) -> Scan | None:
     return Scan(int(read[-1]) + 1 if read.size else 0, int((commits > valid).sum()))
 
 
-def refuse_loss(database: Path) -> None:
-    """Raise DamagedLogError for a journal that only a start of the daemon may go on with: it keeps a copy.
+def loss(journal: Path) -> Scan | None:
+    """The walk over a journal that has lost transactions, None for a sound one.
 
     What another process is writing just then is no loss: it looks otherwise a moment later.
     """
-    found = scan(journal_of(database))
+    found = scan(journal)
     for _ in range(_AGAIN):
         if found is None or not found.lost:
-            return
+            return None
         time.sleep(_AGAIN_S)
-        before, found = found, scan(journal_of(database))
+        before, found = found, scan(journal)
         if found == before:
-            raise DamagedLogError(
-                f"the journal of the inspection log, {journal_of(database)}, is damaged in the middle; "
-                "nothing is written before `inspector run` has kept a copy of it and told what is lost"
-            )
+            break
+    return found if found is not None and found.lost else None
 
 
-def clear(database: Path, frames: int) -> None:
-    """Wipe what lies behind this many frames, which is all that SQLite knows of.
-
-    Left by a process that was killed, it could later be taken for finished transactions. The caller holds
-    SQLite's write lock. Raises OSError.
-    """
-    with journal_of(database).open("r+b") as file:
-        data = file.read()
-        if len(data) < _HEADER.size:
-            return
-        raw, _, ours = _frames(data)
-        left = np.flatnonzero(ours[frames:]) + frames
-        for index in left:
-            file.seek(_HEADER.size + int(index) * raw.shape[1])
-            file.write(bytes(_FRAME))
-        if left.size:
-            file.flush()
-            os.fsync(file.fileno())
+def refuse_loss(database: Path) -> None:
+    """Raise DamagedLogError for a journal that only a start of the daemon may go on with: it keeps a copy."""
+    if loss(journal_of(database)) is not None:
+        raise DamagedLogError(
+            f"the journal of the inspection log, {journal_of(database)}, is damaged in the middle; "
+            "nothing is written before `inspector run` has kept a copy of it and told what is lost"
+        )
 
 
 def lay_out(journal: Path) -> None:
@@ -162,19 +153,19 @@ def _read(journal: Path, size: int) -> bytes:
         return b""
 
 
-def _frames(data: bytes) -> tuple[NDArray[np.uint8], _Words, NDArray[np.bool_]]:
+def frames_of(data: bytes) -> tuple[NDArray[np.uint8], _Words, NDArray[np.bool_]]:
     """(N, size) frames, (N, 6) their heads, (N,) whether the journal's header is theirs."""
-    _, _, page, _, *salts = _HEADER.unpack_from(data)[:6]
-    size = _FRAME + page
-    count = (len(data) - _HEADER.size) // size
-    raw = np.frombuffer(data, np.uint8, count * size, _HEADER.size).reshape(count, size)
-    heads = raw[:, :_FRAME].copy().view(">u4").astype(np.uint32)
+    _, _, page, _, *salts = HEADER.unpack_from(data)[:6]
+    size = FRAME + page
+    count = (len(data) - HEADER.size) // size
+    raw = np.frombuffer(data, np.uint8, count * size, HEADER.size).reshape(count, size)
+    heads = raw[:, :FRAME].copy().view(">u4").astype(np.uint32)
     return raw, heads, (heads[:, 2:4] == np.array(salts, np.uint32)).all(axis=1) & any(salts)
 
 
 def _sound(header: bytes) -> bool:
     """Whether these 32 bytes begin a journal: the magic number, and the checksum of what follows it."""
-    magic, *_, first, second = _HEADER.unpack(header)
+    magic, *_, first, second = HEADER.unpack(header)
     if magic not in _MAGIC:
         return False
     words = np.frombuffer(header[:24], f"{_MAGIC[magic]}u4").astype(np.uint32)[None]

@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Engine, bindparam, insert
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DBAPIError
 
-from inspector.audit.database import Synchronous, checkpoint, open_for_reading, open_for_writing
+from inspector.audit.database import Synchronous, checkpoint, open_for_reading, open_for_writing, writing
 from inspector.audit.failures import explained
+from inspector.audit.journal import index_of, journal_of
 from inspector.audit.query import Queries
 from inspector.audit.records import BundleRecord, Evidence, Inspection, Severity
 from inspector.audit.schema import Bundles, Events, Frames, Heatmaps, Inspections, Measures
@@ -44,7 +45,8 @@ class AuditLog(Queries):
         super().__init__(path, reader)
         self._writer = writer
         self._lock = threading.Lock()
-        self._inode = path.stat().st_ino
+        files = () if writer is None else (path, journal_of(path), index_of(path))
+        self._inodes = [(file, file.stat().st_ino) for file in files]
 
     @classmethod
     def open(
@@ -116,6 +118,7 @@ class AuditLog(Queries):
         To be called every few hundred decisions by a thread that no part waits for. Readers that are at
         work can leave a rest in the journal for the next time.
         """
+        self._refuse_moved()
         with explained(self.path):
             checkpoint(self.path)
 
@@ -144,20 +147,26 @@ class AuditLog(Queries):
                     f"inspection log {self.path} is open for reading only, or closed; nothing is written"
                 )
             self._refuse_moved()
-            with explained(self.path), self._writer.begin():
+            with explained(self.path), writing(self._writer, self.path):
                 yield self._writer
 
     def _refuse_moved(self) -> None:
         """A file that lost its name would take rows that nobody finds again."""
-        try:
-            moved = os.stat(self.path).st_ino != self._inode  # noqa: PTH116 — a third of Path.stat's time
-        except OSError:
-            moved = True
-        if moved:
-            raise LogError(
-                f"inspection log {self.path} was moved or deleted while it was open; "
-                "put it back, or restart the inspector to begin a new one"
-            )
+        for file, inode in self._inodes:
+            try:
+                moved = os.stat(file).st_ino != inode  # noqa: PTH116 — a third of Path.stat's time
+            except OSError:
+                moved = True
+            if moved:
+                raise LogError(self._moved(file))
+
+    def _moved(self, file: Path) -> str:
+        if file == self.path:
+            what, new = f"inspection log {file}", "to begin a new one"
+        else:
+            what = f"{file}, which belongs to the inspection log {self.path},"
+            new = "with `systemctl restart inspector`: as it stops it saves the newest rows"
+        return f"{what} was moved or deleted while it was open; put it back, or restart the inspector {new}"
 
 
 def _insert(connection: Connection, evidence: Sequence[Evidence]) -> None:

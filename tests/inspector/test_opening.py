@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from inspector.audit import aside, journal
 from inspector.audit.aside import Note, kept, note_of, set_aside
 from inspector.audit.database import guest
+from inspector.audit.events import add_event
 from inspector.audit.log import AuditLog
 from inspector.errors import InspectorError, LogError, LogUnavailableError
 from inspector.opening import alone, open_log
@@ -115,6 +117,12 @@ def rows(settings):
         return [row[0] for row in log.execute("SELECT message FROM events WHERE kind = 'kept' ORDER BY id")]
 
 
+def middle(content):
+    """A byte of the page in the middle."""
+    used = next(at for at in range(32, len(content), 4120) if not any(content[at : at + 4]))
+    return 32 + (used - 32) // 4120 // 2 * 4120 + 2000
+
+
 def damaged_in_the_middle(settings, commits=20):
     """A log and its journal, one page in the middle of which is not what was written; returns the journal."""
     log = AuditLog.open(settings.database)
@@ -123,8 +131,7 @@ def damaged_in_the_middle(settings, commits=20):
     journal = settings.database.with_name("inspector.db-wal")
     database, content = settings.database.read_bytes(), bytearray(journal.read_bytes())
     log.close()
-    used = next(at for at in range(32, len(content), 4120) if not any(content[at : at + 4]))
-    content[32 + (used - 32) // 4120 // 2 * 4120 + 2000] ^= 0xFF
+    content[middle(content)] ^= 0xFF
     settings.database.write_bytes(database)
     journal.write_bytes(content)
     return bytes(content)
@@ -201,14 +208,22 @@ def elsewhere(settings):
     return done.stderr.split("\0")
 
 
+HOLD = """
+import fcntl, sqlite3, sys
+log = sqlite3.connect(sys.argv[1])
+log.execute("SELECT count(*) FROM events").fetchone()
+if sys.argv[2] == "a checkpoint":
+    index = open(sys.argv[1] + "-shm", "r+b")
+    fcntl.lockf(index, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 121)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
 @contextlib.contextmanager
-def held_open(settings):
-    """By a process that only reads."""
-    hold = (
-        "import sqlite3, sys; log = sqlite3.connect(sys.argv[1]); "
-        "log.execute('SELECT count(*) FROM events').fetchone(); print(flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", hold, settings.database]
+def held_open(settings, at="reading"):
+    """By a process that only reads, or is at a checkpoint that takes long."""
+    command = [sys.executable, "-c", HOLD, settings.database, at]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         yield
@@ -237,15 +252,55 @@ def killed(settings, how, size):
     assert subprocess.run(command, check=False).returncode == -9
 
 
-def test_what_a_daemon_that_was_killed_had_not_told_the_others_is_never_taken_for_a_loss(settings):
+@pytest.mark.parametrize("at", ["reading", "a checkpoint"])
+def test_what_a_daemon_that_was_killed_had_not_told_the_others_is_never_taken_for_a_loss(settings, at):
     """Its transaction is in the journal, not in what a reader knows of; a shorter one is written over it."""
     AuditLog.open(settings.database).close()
-    with held_open(settings):
+    with held_open(settings, at):
         killed(settings, "in the act", 20_000)
         killed(settings, "later", 10)
         assert told(settings) == []
         assert rows(settings) == ["told to the others"] * 2 + ["x" * 10]
     killed(settings, "later", 10)
+    assert told(settings) == []
+    assert old(settings, "") == []
+
+
+def test_guests_may_write_between_the_death_of_a_daemon_and_its_restart(settings):
+    AuditLog.open(settings.database).close()
+    with held_open(settings):
+        killed(settings, "in the act", 20_000)
+        for _ in range(2):
+            add_event(settings.database, "kept", "a guest's")
+        assert told(settings) == []
+    assert rows(settings) == ["told to the others"] + ["a guest's"] * 2
+    assert old(settings, "") == []
+
+
+def test_what_another_process_is_writing_at_the_start_is_no_damage(settings, monkeypatch):
+    """Frames are read while they are written: one before it is there, those behind it after."""
+    content = bytearray(damaged_in_the_middle(settings))
+    content[middle(content)] ^= 0xFF
+
+    def a_moment_later(_):
+        journal.journal_of(settings.database).write_bytes(content)
+
+    monkeypatch.setattr(journal.time, "sleep", a_moment_later)
+    assert told(settings) == []
+    assert len(rows(settings)) == 20
+    assert old(settings, "") == []
+
+
+def test_a_journal_that_is_gone_before_it_is_copied_is_no_damage(settings, monkeypatch):
+    """Whoever had the log open last has closed it, and SQLite has deleted the journal."""
+    damaged_in_the_middle(settings)
+    copy = shutil.copyfile
+
+    def close_and_copy(source, target):
+        source.unlink()
+        copy(source, target)
+
+    monkeypatch.setattr(aside.shutil, "copyfile", close_and_copy)
     assert told(settings) == []
     assert old(settings, "") == []
 

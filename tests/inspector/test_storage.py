@@ -306,6 +306,17 @@ def test_a_log_that_was_moved_away_is_fault_until_it_is_put_back(station, plc):
     assert rows(station) == {(1, FAULT): "storage", (2, PASS): None}
 
 
+def test_a_journal_that_was_deleted_is_fault_and_its_rows_are_saved_by_a_restart(station, plc):
+    start(station, plc)
+    passes(plc, 1)
+    for name in ("-wal", "-shm"):
+        (station.data / f"inspector.db{name}").unlink()
+    faults(plc, 2)
+    storage_fault(station, plc, "inspector.db-wal, which belongs to the inspection log")
+    assert station.stop() == 0
+    assert rows(station) == {(1, PASS): None}
+
+
 def ask_quietly(station):
     try:
         return ask(station.data)["state"]

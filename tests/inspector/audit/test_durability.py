@@ -142,13 +142,31 @@ def test_a_full_disk_is_named_and_survived(log: AuditLog, path: Path) -> None:
     assert [row.id for row in log.inspections()] == [again, committed]
 
 
-def test_a_log_that_was_moved_away_takes_no_rows(log: AuditLog, path: Path) -> None:
+@pytest.mark.parametrize("part", ["", "-wal", "-shm"])
+def test_a_log_that_was_moved_away_takes_no_rows(log: AuditLog, path: Path, part: str) -> None:
     log.commit(passed())
-    moved = path.rename(path.with_name("elsewhere.db"))
+    file = path.with_name(path.name + part)
+    moved = file.rename(path.with_name("elsewhere"))
     with pytest.raises(LogError, match="moved or deleted while it was open"):
         log.commit(passed())
-    moved.rename(path)
+    moved.rename(file)
     assert log.commit(passed()) == 2
+
+
+@pytest.mark.parametrize("gone", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+def test_a_log_whose_journal_was_deleted_takes_no_rows_and_saves_them_as_it_is_closed(
+    log: AuditLog, path: Path, gone: list[str]
+) -> None:
+    log.commit(passed())
+    for name in gone:
+        path.with_name(path.name + name).unlink()
+    with pytest.raises(LogError, match=f"{gone[0]}, which belongs.* was moved or deleted while it was open"):
+        log.commit(passed(1))
+    with pytest.raises(LogError, match="moved or deleted"):
+        log.checkpoint()
+    log.close()
+    with AuditLog.open(path) as again:
+        assert [row.id for row in again.inspections()] == [1]
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:

@@ -118,19 +118,6 @@ def test_what_the_others_know_of_is_known_while_somebody_has_the_database_open(d
     assert journal.known(database) is None
 
 
-def test_clearing_leaves_what_sqlite_knows_of_and_nothing_behind_it(database):
-    commits = [index for index, head in enumerate(heads(database)) if head[1]]
-    before = wal(database).read_bytes()
-    kept = commits[6] + 1
-    journal.clear(database, kept)
-    after = wal(database).read_bytes()
-    assert after[: HEADER + kept * FRAME] == before[: HEADER + kept * FRAME]
-    assert set(heads(database)[kept:]) == {(0,) * 6}
-    assert read_by_sqlite(database) == (kept, 7)
-    journal.clear(database, kept)
-    assert wal(database).read_bytes() == after
-
-
 @pytest.mark.parametrize("content", [b"", bytes(20), bytes(8192), bytes(range(64))])
 def test_what_is_no_journal_is_not_walked(tmp_path, content):
     (tmp_path / "log.db-wal").write_bytes(content)

@@ -121,6 +121,7 @@ def picture_of(bundle: Bundle) -> Path:
 def explain(threshold: Threshold, *, asked_tail: bool) -> Iterator[str]:
     """What the threshold is, what it rests on, and what is missing."""
     from training.calibrate import parts_needed
+    from training.tail import BEYOND, fewest_parts
 
     rate, sure = f"{threshold.target_rate:.3g}", f"{threshold.confidence:.0%}"
     needed = parts_needed(threshold.target_rate, threshold.confidence)
@@ -145,7 +146,10 @@ def explain(threshold: Threshold, *, asked_tail: bool) -> Iterator[str]:
         f"too few parts to prove {rate} at {sure}: {short}; "
         f"the highest score is taken, and the {threshold.n} parts prove {threshold.proven_rate:.3g}"
     )
-    yield "--tail extrapolates a fitted tail instead"
+    if threshold.n >= fewest_parts() and threshold.target_rate < BEYOND:
+        yield "--tail extrapolates a fitted tail instead"
+    elif needed > fewest_parts():
+        yield f"from {fewest_parts()} parts on --tail extrapolates a fitted tail instead"
 
 
 def _refuse_contradictions(settings: Settings, recipe: str, asked: Asked) -> None:

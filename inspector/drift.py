@@ -1,14 +1,18 @@
-"""Whether the parts that pass have moved away from those that the threshold was calibrated on, and in what.
+"""Whether parts have moved away from those that the threshold was calibrated on, and in what.
 
-Scores, brightness and sharpness are each compared with the calibration parts' own, by the two-sample
-Kolmogorov-Smirnov distance: once for each WINDOW parts, and for all of the day whenever they have doubled.
-Looking again and again must not become an alarm by itself: each day and camera has FALSE_ALARMS to spend, the
-i-th look of a day 6 / (π² i²) of its share, so that all of them together stay below it, however many they are
-(Bonferroni; no look needs to be independent of another). A distance below SMALLEST is never told: no two days
-are quite alike.
+Scores of passed parts, brightness and sharpness of all that were judged, are each compared with the
+calibration parts' own, by the two-sample Kolmogorov-Smirnov distance: once for each WINDOW parts, and for
+all of the day whenever they have doubled. Looking again and again must not become an alarm by itself: each
+day and camera has FALSE_ALARMS to spend, the i-th look of a day 6 / (π² i²) of its share, so that all of
+them together stay below it, however many they are (Bonferroni; no look needs to be independent of another).
+A distance below SMALLEST is never told: no two days are quite alike.
 
-Passed parts have no scores above the threshold, so neither have the calibration parts that they are compared
-with. What only makes more rejects is not seen here; it is seen in the verdicts.
+That holds for parts that are independent of one another. Parts whose neighbours are alike tell less than
+their number: they are counted as effective() says, which is true of an autoregression of first order. What
+varies more slowly than a window lasts, such as daylight or batches of material, has moved, and is told so.
+
+Passed parts have no scores above the threshold, so neither have the calibration parts that their scores are
+compared with. What only makes more rejects is seen in the verdicts, and here if light or lens have done it.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.special import kolmogi
 
 QUANTITIES = ("score", "brightness", "sharpness")
+OF_PASSES = ("score",)  # a rejected part's says what is wrong with it, not how parts are by now
 FALSE_ALARMS = 0.001  # a day and camera, at most
 WINDOW = 100  # parts
 SMALLEST = 0.2  # distance that is worth telling, 0 to 1
@@ -41,13 +46,42 @@ def distance(reference: Floats, values: Floats) -> float:
     return float(np.abs(below - np.searchsorted(values, both, side="right") / len(values)).max())
 
 
-def least(look: int, reference: int, values: int) -> float:
+def effective(values: Floats) -> float:
+    """How many independent values tell as much as these, which are in the order in which they came.
+
+    n (1 - ρ) / (1 + ρ) with the lag-1 correlation ρ, as for the mean of an autoregression of first order
+    (Bartlett 1935); the estimate of ρ is raised by its bias (Kendall 1954), and none below 0 is taken.
+    """
+    n, off = len(values), values - values.mean()
+    spread = float(off @ off)
+    found = float(off[:-1] @ off[1:]) / spread if spread > 0 else 0.0
+    likeness = min(max(found + (1 + 4 * found) / n, 0.0), 1.0)
+    return max(n * (1 - likeness) / (1 + likeness), 1.0)
+
+
+def least(look: int, reference: float, values: float) -> float:
     """The distance that the look-th look of a day (from 1) must find to be told; arguments 2, 3 are counts.
 
-    The limiting distribution is used, which for few parts asks for a little more than the exact one.
+    The limiting distribution is used, which for few parts asks for a little more than the exact one. Whatever
+    the counts, values that all lie beyond the reference, at distance 1, are told.
     """
     spent = SHARE * 6 / (pi * look) ** 2
-    return max(SMALLEST, float(kolmogi(spent)) * sqrt(1 / reference + 1 / values))
+    asked = float(kolmogi(spent)) * sqrt(1 / reference + 1 / values)
+    return min(max(SMALLEST, asked), 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The calibration parts' values, sorted, and how many independent ones they are worth."""
+
+    ordered: Floats
+    count: float
+    median: float
+
+    @classmethod
+    def of(cls, values: Floats) -> Reference:
+        """values: in the order in which they were scored."""
+        return cls(np.sort(values), effective(values), float(np.median(values)))
 
 
 @dataclass(slots=True)
@@ -59,12 +93,12 @@ class Comparison:
     distance: float | None = None
     median: float | None = None
 
-    def look(self, reference: Floats, values: Floats) -> None:
-        """Compare; once moved, it is so until the distance is small."""
+    def look(self, reference: Reference, values: Floats) -> None:
+        """Compare values in the order in which they came; once moved, until the distance is small."""
         self.looks += 1
         found = np.sort(values)
-        self.distance, self.median = distance(reference, found), float(np.median(found))
-        if self.distance >= least(self.looks, len(reference), len(found)):
+        self.distance, self.median = distance(reference.ordered, found), float(np.median(found))
+        if self.distance >= least(self.looks, reference.count, effective(values)):
             self.moved = True
         elif not self.moved or self.distance < OVER:
             self.moved = False
@@ -72,16 +106,16 @@ class Comparison:
 
 @dataclass(slots=True)
 class Watch:
-    """One quantity of one camera's passed parts, part by part."""
+    """One quantity of one camera's parts, part by part."""
 
-    reference: Floats  # sorted
+    reference: Reference
     window: Comparison = field(default_factory=Comparison)
     day: Comparison = field(default_factory=Comparison)
     _recent: array[float] = field(default_factory=lambda: array("d"))
     _today: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, value: float) -> None:
-        """The next passed part's."""
+        """The next part's."""
         self._recent.append(value)
         self._today.append(value)
         if len(self._recent) >= WINDOW:
@@ -108,24 +142,28 @@ class Watch:
 
 
 class Drift:
-    """All quantities of one camera's passed parts, since one calibration."""
+    """All quantities of one camera's parts, since one calibration."""
 
     def __init__(self, references: dict[str, Floats], told: Sequence[str] = ()) -> None:
-        """References: values of the calibration parts by quantity. told: what was known to have moved."""
-        self.watches = {name: Watch(np.sort(values)) for name, values in references.items()}
+        """References: values of the calibration parts by quantity, in the order in which they were scored.
+
+        told: what was known to have moved.
+        """
+        self.watches = {name: Watch(Reference.of(values)) for name, values in references.items()}
         self.parts_today = 0
         self._day: date | None = None
         self._told = set(told)
 
-    def add(self, day: date, values: dict[str, float]) -> None:
-        """The next passed part."""
+    def add(self, day: date, values: dict[str, float], *, passed: bool = True) -> None:
+        """The next part that was judged."""
         if day != self._day:
             self._day, self.parts_today = day, 0
             for watch in self.watches.values():
                 watch.begin_day()
         self.parts_today += 1
         for name, watch in self.watches.items():
-            watch.add(values[name])
+            if passed or name not in OF_PASSES:
+                watch.add(values[name])
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -146,13 +184,13 @@ class Drift:
         """What has moved, from where to where, and where to look."""
         moved = self.moved
         if not moved:
-            return "passed parts are as they were at calibration"
+            return "parts are as they were at calibration"
         figures = ", ".join(self._figures(name) for name in moved)
-        return f"passed parts have moved since calibration: {figures}; {_advice(moved)}"
+        return f"parts have moved since calibration: {figures}; {_advice(moved)}"
 
     def _figures(self, name: str) -> str:
         watch = self.watches[name]
-        now, before = watch.newest.median, float(np.median(watch.reference))
+        now, before = watch.newest.median, watch.reference.median
         if now is None:
             return name
         change = f" ({now / before - 1:+.0%})" if before > 0 else ""

@@ -1,4 +1,4 @@
-"""A thread that follows passed parts through the log and tells when they have moved; no part waits for it."""
+"""A thread that follows parts through the log and tells when they have moved; no part waits for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import structlog
 
 from inspector.audit.log import AuditLog
@@ -18,6 +17,7 @@ from inspector.errors import InspectorError
 from inspector.journal import Journal
 from inspector.model import bundle as bundles
 from inspector.settings import Settings
+from inspector.verdict import Verdict
 
 logger = structlog.get_logger()
 
@@ -66,7 +66,7 @@ class DriftWatch:
         drift = followed.drift
         looked = any(watch.moved is not None for watch in drift.watches.values())
         moved = list(drift.moved)
-        waiting = f"fewer than {WINDOW} passed parts to compare yet"
+        waiting = f"fewer than {WINDOW} parts to compare yet"
         return {
             "state": "moved" if moved else "none" if looked else "collecting",
             "moved": moved,
@@ -77,7 +77,7 @@ class DriftWatch:
                     "moved": name in moved,
                     "distance": watch.newest.distance,
                     "median": watch.newest.median,
-                    "at_calibration": float(np.median(watch.reference)),
+                    "at_calibration": watch.reference.median,
                 }
                 for name, watch in drift.watches.items()
             },
@@ -105,10 +105,11 @@ class DriftWatch:
             followed = self._followed[channel.name] = self._begin(channel, bundle, log)
         if followed.drift is None:
             return
-        while rows := log.passed(channel.name, bundle, after=followed.newest, limit=AT_ONCE):
+        while rows := log.judged(channel.name, bundle, after=followed.newest, limit=AT_ONCE):
             for row in rows:
                 day = row.time.astimezone().date()
-                followed.drift.add(day, {name: getattr(row, name) for name in QUANTITIES})
+                values = {name: getattr(row, name) for name in QUANTITIES}
+                followed.drift.add(day, values, passed=row.verdict == Verdict.PASS)
             followed.newest = rows[-1].id
             if len(rows) < AT_ONCE or self._stop.wait(0.01):
                 break
@@ -140,14 +141,13 @@ class DriftWatch:
         return Followed(bundle, Drift(references, told), newest=log.last_before(midnight))
 
     def _references(self, channel: Channel, bundle: str) -> dict[str, Floats]:
-        """Of the calibration parts that would pass, as the parts did that they are compared with."""
+        """Of all calibration parts; scores of those that would pass, as the parts did that they stand for."""
         found = bundles.describe(self._settings.models / channel.settings.recipe / bundle)
         sample = bundles.sample(found)
         if sample is None or found.threshold is None or len(sample.brightness) < len(sample.scores):
             return {}
-        passed = sample.scores <= found.threshold.value
         return {
-            "score": sample.scores[passed],
-            "brightness": sample.brightness[passed],
-            "sharpness": sample.sharpness[passed],
+            "score": sample.scores[sample.scores <= found.threshold.value],
+            "brightness": sample.brightness,
+            "sharpness": sample.sharpness,
         }

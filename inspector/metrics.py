@@ -154,7 +154,7 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
 
 def _drifts(cameras: list[dict[str, Any]]) -> Iterator[Metric]:
     labels = ["camera", "quantity"]
-    moved = GaugeMetricFamily("inspector_drift", "1 when passed parts have moved in this.", labels=labels)
+    moved = GaugeMetricFamily("inspector_drift", "1 when parts have moved in this.", labels=labels)
     far = GaugeMetricFamily(
         "inspector_drift_distance", "Kolmogorov-Smirnov, to the calibration parts.", labels=labels
     )

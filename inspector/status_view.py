@@ -73,7 +73,7 @@ def _cameras(cameras: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
             yield "  threshold", model["promise"]
         drift = one["drift"]
         state = "MOVED" if drift["moved"] else drift["state"]
-        yield "  drift", f"{state}, {drift['message']} ({drift['parts_today']} passed parts today)"
+        yield "  drift", f"{state}, {drift['message']} ({drift['parts_today']} parts today)"
 
 
 def _rest(now: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -74,11 +74,13 @@ class Swapper:
         self._channels: dict[str, list[Channel]] = {}
         for channel in channels:
             self._channels.setdefault(channel.settings.recipe, []).append(channel)
+        # what `current` names is tried once each time that it is written, even if it names the same as
+        # before: whoever activates a bundle anew has removed what spoke against it
         self._stamps: dict[str, Stamp | None] = {}
-        # a judge without bundle was asked for what `current` names now
-        self._tried = {
-            name: them[0].judge.bundle or self._named(name) for name, them in self._channels.items()
-        }
+        for name, them in self._channels.items():
+            stamp = _stamp(self._file(name))  # before it is read: what is written in between is noticed
+            if them[0].judge.bundle in (None, self._named(name)):  # the start has tried that
+                self._stamps[name] = stamp
         self._coming: dict[str, _Coming] = {}
 
     def look(self) -> None:
@@ -101,11 +103,11 @@ class Swapper:
             return
         self._stamps[recipe] = stamp
         named = self._named(recipe)
+        if named is None:
+            return
         if named == self._channels[recipe][0].judge.bundle:
             self._refuse(recipe, "")
-        if named is None or named == self._tried[recipe]:
             return
-        self._tried[recipe] = named
         thread = ThreadPoolExecutor(1, thread_name_prefix=f"model {recipe}")
         self._coming[recipe] = _Coming(
             named, thread, thread.submit(judge_of, self._settings, self._log, recipe)
@@ -117,7 +119,7 @@ class Swapper:
             if against := judge.problem or judge.uncalibrated:
                 raise ModelError(against)
         except LogError as error:  # it could not be registered: again when the log can be written
-            self._tried[recipe], self._stamps[recipe] = None, None
+            self._stamps[recipe] = None
             self._give_up(recipe, coming, error)
         except InspectorError as error:
             self._give_up(recipe, coming, error)

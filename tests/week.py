@@ -199,7 +199,7 @@ def inspect(settings: Settings, parts: Parts, day: int, *, clean: bool) -> dict:
     for id_ in rejected[::2]:
         add_label(settings.database, id_, "normal", by="week")
     light = float(np.mean([image.mean() for image, _, _ in judged]))
-    drift = moved(bundle, day, [(image, score) for image, score, _ in judged if score <= limit])
+    drift = moved(bundle, day, [(image, score) for image, score, _ in judged])
     return {
         "parts": len(scored),
         "false_rejects": len(rejected),
@@ -210,16 +210,17 @@ def inspect(settings: Settings, parts: Parts, day: int, *, clean: bool) -> dict:
     }
 
 
-def moved(bundle: Bundle, day: int, passed: list[tuple[np.ndarray, float]]) -> list[str]:
+def moved(bundle: Bundle, day: int, judged: list[tuple[np.ndarray, float]]) -> list[str]:
     """Which quantities of these parts have moved away from the calibration's."""
     sample = bundles.sample(bundle)
     drift = Drift({"score": sample.scores, "brightness": sample.brightness, "sharpness": sample.sharpness})
     values = []
-    for image, score in passed:
+    for image, score in judged:
         seen_as = measure(image, bundle.preprocessing.roi)
         values.append({"score": score, "brightness": seen_as.brightness, "sharpness": seen_as.sharpness})
     for number in range(WINDOW):
-        drift.add(date(2026, 1, day), values[number % len(values)])
+        one = values[number % len(values)]
+        drift.add(date(2026, 1, day), one, passed=one["score"] <= bundle.threshold.value)
     return list(drift.moved)
 
 

@@ -58,7 +58,7 @@ def fit(scores: Sequence[float] | Floats, rate: float, confidence: float) -> Tai
     """The tail of the scores, and where it passes rate. Raises TrainingError when it cannot be fitted."""
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     n, k = len(ordered), round(len(ordered) * BEYOND)
-    if k < FEWEST:
+    if n < fewest_parts():
         raise TrainingError(f"a tail cannot be fitted to {n} parts: expected at least {fewest_parts()}")
     start = float(ordered[n - k - 1])
     above = ordered[n - k :] - start

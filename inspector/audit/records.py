@@ -118,11 +118,12 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class PassedPart:
-    """What of a passed part can drift."""
+class JudgedPart:
+    """What of a part that passed or was rejected can drift."""
 
     id: int
     time: datetime
+    verdict: int
     score: float
     brightness: float
     sharpness: float

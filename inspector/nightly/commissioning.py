@@ -5,7 +5,8 @@ takes its floor from them. Another set is taken up by removing the folder and tr
 
 `<data>/calibration/<recipe>/<sha256><suffix>`, written by `inspector calibrate` from a folder or a camera,
 each time anew. Parts from the log have passed: the normal ones that were rejected are not among them, and a
-threshold set on them alone would come down night after night.
+threshold set on them alone would come down night after night. While a set takes the place of another, that
+one waits in `.<recipe>.old`, where pictures() finds it should nobody be left to finish.
 """
 
 from __future__ import annotations
@@ -76,10 +77,18 @@ class Calibration:
         return replace(source, pictures=copying())
 
     def take_up(self) -> None:
-        """The copies replace those from before. Raises TrainingError."""
+        """The copies replace those from before; a kill leaves one set whole. Raises TrainingError.
+
+        It comes before the threshold is activated. A kill between the two leaves the new parts with the old
+        threshold, which harms nothing: each night scores them anew for a threshold of its own.
+        """
+        old = _aside(self.folder)
         try:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.is_dir():
+                shutil.rmtree(old, ignore_errors=True)  # left by a kill after its successor had come
+                self.folder.rename(old)
             self._fresh.rename(self.folder)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise _full(self.folder, error) from error
 
@@ -95,11 +104,16 @@ def _copy(place: Path, data: bytes, suffix: str) -> None:
         os.fsync(copy.fileno())
 
 
+def _aside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
+
+
 def _full(place: Path, error: OSError) -> TrainingError:
     return TrainingError(f"the pictures cannot be kept in {place} ({error}); free space there")
 
 
 def pictures(place: Path) -> list[tuple[Path, str]]:
     """Files and their SHA-256, sorted by it; none where nothing was kept."""
+    place = place if place.is_dir() else _aside(place)
     found = [(file, file.stem) for file in place.iterdir()] if place.is_dir() else []
     return sorted(found, key=lambda one: one[1])

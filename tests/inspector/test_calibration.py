@@ -14,7 +14,7 @@ from inspector.audit import AuditLog, BundleRecord, Evidence, Inspection
 from inspector.audit.frames import FrameStore
 from inspector.audit.labels import add_label
 from inspector.calibration import Asked, calibrate_recipe, explain, picture_of
-from inspector.errors import DataError, LogError, SettingsError
+from inspector.errors import DataError, LogError, SettingsError, TrainingError
 from inspector.model import bundle as bundles
 from inspector.normals import from_folder, from_log, seen
 from inspector.settings import load
@@ -86,7 +86,7 @@ def test_a_dry_run_draws_and_changes_nothing_else(settings, tmp_path):
     before = active(settings)
     told = said(settings, images=tmp_path / "normal", dry_run=True)
     assert "568 more are needed (598 in all)" in told
-    assert "--tail extrapolates" in told
+    assert "from 100 parts on --tail extrapolates" in told
     assert bundles.listing(settings.models / "part") == [before]
     assert [file.name for file in (settings.models / "part" / "reports" / before.id).iterdir()] == [
         "dry-run.png"
@@ -105,6 +105,20 @@ def test_an_extrapolated_threshold_says_so_wherever_it_shows(settings, tmp_path)
     told = said(settings, images=tmp_path / "normal", tail=True, rate=0.1)
     assert not active(settings).threshold.extrapolated
     assert "--tail was not needed" in told
+
+
+def test_a_fitted_tail_is_advised_where_it_can_be_fitted(settings, tmp_path):
+    write_pictures(tmp_path / "normal", 99)
+    assert "from 100 parts on --tail extrapolates" in said(settings, images=tmp_path / "normal", dry_run=True)
+    with pytest.raises(TrainingError, match="expected at least 100"):
+        said(settings, images=tmp_path / "normal", dry_run=True, tail=True)
+    few = {"images": tmp_path / "few", "dry_run": True}
+    write_pictures(few["images"], 20)
+    assert "--tail" not in said(settings, rate=0.1, **few), "29 parts prove it"
+    write_pictures(tmp_path / "normal", 100)
+    told = said(settings, images=tmp_path / "normal", dry_run=True)
+    assert "\n--tail extrapolates" in told
+    assert "EXTRAPOLATED" in said(settings, images=tmp_path / "normal", dry_run=True, tail=True)
 
 
 def test_what_is_said_of_each_kind_of_threshold(settings, tmp_path):

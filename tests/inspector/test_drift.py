@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp, kstwobign
 
-from inspector.drift import FALSE_ALARMS, QUANTITIES, SMALLEST, WINDOW, Drift, distance, least
+from inspector.drift import FALSE_ALARMS, QUANTITIES, SMALLEST, WINDOW, Drift, distance, effective, least
 from training.false_alarms import MOVES, measure
 
 TODAY = date(2026, 5, 9)
@@ -65,7 +65,7 @@ def test_all_looks_of_a_day_together_spend_no_more_than_the_day_has() -> None:
 def test_a_change_is_told_once_and_names_what_has_moved() -> None:
     drift = calibrated()
     assert feed(drift, parts(400)) == []
-    assert drift.message() == "passed parts are as they were at calibration"
+    assert drift.message() == "parts are as they were at calibration"
     assert feed(drift, parts(1000, 1, brightness=0.85)) == [("brightness",)]
     assert re.search(r"brightness 0\.42\d*, was 0\.\d+ \(-1[3-6]%\)", drift.message())
     assert "look at light and exposure" in drift.message()
@@ -115,6 +115,39 @@ def test_a_daemon_started_anew_does_not_tell_again_what_was_told() -> None:
     assert feed(drift, parts(400, 1, brightness=0.85)) == []
     over = calibrated(told=("brightness",))
     assert feed(over, parts(400, 1)) == [()]
+
+
+def test_of_parts_that_were_rejected_light_and_lens_are_followed_and_the_score_is_not() -> None:
+    drift = calibrated()
+    for row in parts(WINDOW, 1, score=9.0, brightness=0.85):
+        drift.add(TODAY, row, passed=False)
+    assert drift.moved == ("brightness",)
+    assert drift.watches["score"].moved is None
+    assert drift.parts_today == WINDOW
+
+
+def alike(count: int, seed: int, correlation: float) -> np.ndarray:
+    """A stationary autoregression of first order."""
+    generator = np.random.default_rng(seed)
+    values = [generator.normal()]
+    for noise in generator.normal(scale=(1 - correlation**2) ** 0.5, size=count - 1):
+        values.append(correlation * values[-1] + noise)
+    return np.array(values)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_alike_neighbours_count_as_the_variance_of_their_mean_says(correlation: float) -> None:
+    samples = [alike(200, seed, correlation) for seed in range(400)]
+    worth = 1 / float(np.var([sample.mean() for sample in samples]))
+    assert float(np.median([effective(sample) for sample in samples])) == pytest.approx(worth, rel=0.3)
+
+
+def test_parts_whose_neighbours_are_alike_raise_no_alarm_by_that() -> None:
+    """Counted as independent, each of these days raises more than one alarm."""
+    row = measure("nothing", 598, 400, stations=5, alike=0.9)
+    assert row.days == 100
+    assert row.alarms <= 2
+    assert measure("light -15 %", 598, 300, stations=1, alike=0.9).alarms == 20
 
 
 @pytest.mark.parametrize("calibration", [100, 598])

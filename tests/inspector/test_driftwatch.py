@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import urllib.request
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -44,7 +45,8 @@ def station(quick_station):
         np.array([one.brightness for one in seen]),
         np.array([one.sharpness for one in seen]),
     )
-    child = bundles.with_threshold(bundle, bundle.threshold, sample=sample)
+    highest = replace(bundle.threshold, value=float(sample.scores.max()))
+    child = bundles.with_threshold(bundle, highest, sample=sample)
     store.activate(one.data / "models" / "part", child.id, "calibrate")
     return one
 
@@ -115,6 +117,19 @@ def test_light_that_changes_by_15_percent_is_told_once_and_a_new_start_does_not_
     assert drift(station)["state"] == "moved"
     assert station.stop() == 0
     assert len(told(station)) == 1
+
+
+def test_light_that_makes_every_part_a_reject_is_told_all_the_same(station):
+    dim(station, 0.3)
+    run(station)
+    looked(station, 200)
+    assert "brightness" in drift(station)["moved"]
+    assert drift(station)["quantities"]["score"]["distance"] is None
+    assert station.stop() == 0
+    with station.log() as log:
+        assert {row.verdict for row in log.inspections(limit=None)} == {2}
+    (event,) = told(station)
+    assert "brightness" in event.details["moved"]
 
 
 def test_parts_as_at_calibration_are_not_told(station):

@@ -2,6 +2,8 @@
 
 import os
 import random
+import shutil
+import threading
 import time
 from itertools import groupby
 
@@ -15,6 +17,8 @@ from tests.station import REJECTING, camera, until, write_bundle
 
 PASS, REJECT, FAULT = 1, 2, 3
 DEADLINE_MS = 20_000  # a busy test machine is no late model
+PROMPT_MS = 500  # where that is what is tested
+WIRE_MS = 1000  # for a trigger to be seen and an answer to arrive, on a busy test machine
 
 
 @pytest.fixture
@@ -124,17 +128,65 @@ def test_a_station_whose_model_was_not_calibrated_goes_to_work_when_it_is(statio
     until(lambda: plc.verdicts() == [(1, PASS)], "a pass", 120)
 
 
-def test_kill_9_during_a_swap_leaves_a_whole_bundle_and_no_verdict_without_its_row(station, plc, recipe):
+def test_a_bundle_that_was_refused_is_tried_again_when_it_is_activated_again(station, plc, recipe):
+    first = bundles.active(recipe).id
+    start(station, plc)
+    damaged(recipe)
+    until(lambda: model(station)["refused"], "the refusal", 120)
+    refused = store.current(recipe)
+    shutil.copy(
+        recipe / first / bundles.WEIGHTS, recipe / refused / bundles.WEIGHTS
+    )  # only thresholds differ
+    store.activate(recipe, refused, "activate")
+    until(lambda: model(station)["bundle"] == refused, "another try", 120)
+    assert not ask(station.data)["warnings"]
+    assert station.stop() == 0
+    assert judged_by(station)[0][0] == first
+
+
+def on_the_wire(plc):
+    """When the first verdict of each sequence arrived, monotonic."""
+    blocks = [write for write in plc.writes() if len(write.values) == 13 and write.values[2]]
+    return {write.values[3]: write.time for write in reversed(blocks)}
+
+
+def test_kill_9_during_a_swap_stops_no_verdict_and_leaves_a_whole_bundle_and_an_answer(station, plc, recipe):
+    """Ten parts a second with a deadline of 500 ms; one more is in flight when the daemon is killed."""
     rounds, chance = int(os.environ.get("INSPECTOR_TEST_KILLS", "4")), random.Random(0)
+    station.write(camera(deadline_ms=PROMPT_MS, folder={"fps": 50.0}))
+    part, asked = 0, {}
     for number in range(rounds):
-        start(station, plc, fps=50.0)
-        seen = len(plc.verdicts())
-        until(lambda seen=seen: len(plc.verdicts()) > seen + 3, "verdicts")
-        write_bundle(recipe, 1e6 + number)
-        time.sleep(chance.uniform(0, 1.5))  # it is noticed within 1 s and taken within another
+        plc.set_registers(101, [0])  # the killed one's READY
+        station.start()
+        until(lambda: plc.status() & Status.READY, "READY")
+        until(lambda part=part: not part or part in on_the_wire(plc), "an answer to the part in flight")
+        writing = threading.Thread(target=write_bundle, args=(recipe, 1e6 + number))
+        writing.start()
+        until_s = time.monotonic() + 1.0 + chance.uniform(0, 1.5)  # noticed in 1 s, taken in another
+        while time.monotonic() < until_s:
+            part += 1
+            asked[part] = time.monotonic()
+            plc.trigger(part)
+            until(lambda part=part: part in on_the_wire(plc), f"a verdict of part {part}")
+            time.sleep(max(0.0, asked[part] + 0.1 - time.monotonic()))
+        writing.join()
+        part += 1
+        plc.trigger(part)
+        time.sleep(chance.uniform(0, 0.05))
         station.kill()
         assert bundles.active(recipe).threshold.value == 1e6 + number
+    plc.set_registers(101, [0])
+    station.start()
+    until(lambda: part in on_the_wire(plc), "an answer to the last part")
+    assert station.stop() == 0
+    arrived = on_the_wire(plc)
+    assert max(arrived[one] - asked[one] for one in asked) < (PROMPT_MS + WIRE_MS) / 1000
+    assert sorted(arrived) == list(range(1, part + 1)), "every part has an answer, through every kill"
     with station.log() as log:
-        rows = {(row.sequence, row.verdict) for row in log.inspections(limit=None)}
-    assert [verdict for verdict in plc.verdicts() if verdict not in rows] == []
+        rows = log.inspections(limit=None)
+    assert max(row.latency_ms for row in rows if row.verdict == PASS) < PROMPT_MS
+    assert {row.bundle for row in rows if row.verdict == PASS} >= {bundles.active(recipe).id}
+    assert set(plc.verdicts()) <= {(row.sequence, row.verdict) for row in rows}
     assert {verdict for _, verdict in plc.verdicts()} <= {PASS, FAULT}
+    passed = sum(verdict == PASS for _, verdict in plc.verdicts())
+    assert passed > len(asked) / 2, "FAULT in time would do, but not for most"

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def test_parts_are_found_by_their_latest_label(log: AuditLog, path: Path) -> Non
     assert [part.inspection.id for part in log.parts(recipe="other")] == []
     (part,) = log.parts(label="normal")
     assert (part.frame, part.measures, part.inspection.label) == (FRAME, Measures(0.5, 0.01), "normal")
+    (framed,) = log.parts(framed=True)
+    assert framed == replace(part, inspection=replace(part.inspection, stages=None)), "the one with a frame"
     before, *_ = log.parts(recipe="demo", verdict=1, until=NOON.replace(minute=1))
     assert (before.frame, before.measures) == (None, None)
 

@@ -178,6 +178,7 @@ def test_kill_9_during_a_swap_stops_no_verdict_and_leaves_a_whole_bundle_and_an_
     plc.set_registers(101, [0])
     station.start()
     until(lambda: part in on_the_wire(plc), "an answer to the last part")
+    until(lambda: plc.status() & Status.READY, "READY")
     assert station.stop() == 0
     arrived = on_the_wire(plc)
     assert max(arrived[one] - asked[one] for one in asked) < (PROMPT_MS + WIRE_MS) / 1000

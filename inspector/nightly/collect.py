@@ -67,7 +67,7 @@ def select(settings: Settings, recipe: str, log: AuditLog, seed: int, *, progres
     """Choose tonight's pictures. Raises LogError, and TooFewPartsError when they are too few."""
     wanted = settings.retrain
     since = datetime.now(UTC) - timedelta(days=wanted.days)
-    parts = [part for part in log.parts(recipe=recipe, since=since) if part.frame is not None]
+    parts = log.parts(recipe=recipe, since=since, framed=True)
     chosen = _Chooser(settings, recipe, progress)
     by_label = {said: [p for p in parts if p.inspection.label == said] for said in ("normal", "defect")}
     chosen.defects(log.parts(recipe=recipe, label="defect"))

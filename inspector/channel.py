@@ -94,6 +94,7 @@ class Channel:
     model_problem: str = ""  # why the model does not work, empty while it does
     model_failed_at: float = 0.0  # since when, monotonic s
     model_refused: str = ""  # why the active bundle is not the one that judges, empty while it is
+    coils_refused: str = ""  # how the PLC refuses the coils, empty while it takes them; under the lock
     acknowledged: int | None = None  # sequence of the last verdict that the PLC says it has used
     overrun: bool = False  # the last trigger came too soon
     in_work: int | None = None  # token of the request whose frame is being scored
@@ -130,7 +131,7 @@ class Channel:
 
     def status(self, *, log_ok: bool, running: bool) -> Status:
         """The status register as it is now."""
-        sound = self.camera_ok and self.model_ok and log_ok
+        sound = self.camera_ok and self.model_ok and log_ok and not self.coils_refused
         calibrated = self.judge.uncalibrated is None
         bits = {
             Status.READY: running and sound and calibrated,

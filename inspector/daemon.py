@@ -24,6 +24,7 @@ from inspector.camera import Exhausted, Frame, Lost
 from inspector.camera.events import Down, Event, FrameReady, Opened
 from inspector.camera.process import CameraProcess
 from inspector.channel import Channel, Judge, Scored
+from inspector.delivery import Delivery
 from inspector.driftwatch import DriftWatch
 from inspector.errors import CameraError, InspectorError, LogError, ModelError, PlcError
 from inspector.evidence import EvidenceWriter
@@ -35,6 +36,7 @@ from inspector.line import LineLoop
 from inspector.metrics import Exporter
 from inspector.plc.connect import open_link
 from inspector.plc.registers import InspectorBlock
+from inspector.rows import Rows
 from inspector.settings import Settings
 from inspector.status import Status
 from inspector.supervision import Supervision
@@ -70,11 +72,10 @@ class Daemon:
             frames, settings.log.backlog, log.checkpoint, self._health, probe=settings.log.frames != "none"
         )
         self._tally = Tally([camera.name for camera in settings.camera], self._alarm)
-        self._observer = observer
         beats = Beats(camera.name for camera in settings.camera)
-        self._answers = Answers(
-            log, self._link, self._evidence, self._health, settings.log, self._observe, beats, self._alive
-        )
+        self._rows = Rows(log, self._evidence, self._health)
+        delivery = Delivery(self._rows, self._link, self._health, self._tally, beats, self._alive)
+        self._answers = Answers(self._rows, delivery, self._evidence, self._health, settings.log, observer)
         self._channels = [
             Channel(
                 settings=camera,
@@ -91,6 +92,7 @@ class Daemon:
             settings.plc,
             self._channels,
             self._answers,
+            delivery,
             self._health,
             self._journal,
             self._alive,
@@ -104,14 +106,15 @@ class Daemon:
         self._drift = DriftWatch(settings, self._channels, self._journal)
         self._swapper = Swapper(settings, self._channels, log, self._journal)
         self._supervision = Supervision(
-            settings, self._channels, frames, self._answers, self._health, self._journal, self._swapper
+            settings, self._channels, frames, self._rows, self._health, self._journal, self._swapper
         )
         self.status = Status(
             settings,
             self._channels,
             self._health,
             self._tally,
-            self._answers,
+            self._rows,
+            delivery,
             self._evidence,
             self._link,
             self._line,
@@ -323,11 +326,6 @@ class Daemon:
 
     # --- supervision -------------------------------------------------------------------------------
 
-    def _observe(self, answer: Answer) -> None:
-        self._tally.add(answer)
-        if self._observer is not None:
-            self._observer(answer)
-
     def _alarm(self, camera: str, message: str) -> None:
         self._journal.note("late", "error", message, camera)
 
@@ -368,7 +366,7 @@ class Daemon:
         self._drift.close()
         self._evidence.stop()
         self._store_evidence()
-        self._answers.settle()
+        self._rows.settle()
         self._journal.note("stopped", "info", "inspector stops")
         self._inquiries.close()
         self._metrics.close()

@@ -39,6 +39,10 @@ class PlcError(InspectorError):
     """The PLC cannot be reached, answers late, or refuses a request."""
 
 
+class CoilsRefusedError(PlcError):
+    """The PLC refuses coils with a Modbus exception; registers before them have been written."""
+
+
 class LogError(InspectorError):
     """The inspection log or the frame store cannot be opened, read or written."""
 

@@ -17,6 +17,8 @@ import structlog
 from inspector.answer import Answers
 from inspector.beats import LIMIT_S, Beats
 from inspector.channel import Channel
+from inspector.coils import CoilWatch
+from inspector.delivery import Delivery
 from inspector.errors import PlcError
 from inspector.health import Health
 from inspector.journal import Journal
@@ -49,6 +51,7 @@ class LineLoop(threading.Thread):
         settings: Plc,
         channels: list[Channel],
         answers: Answers,
+        delivery: Delivery,
         health: Health,
         journal: Journal,
         alive: Callable[[], bool],
@@ -59,6 +62,8 @@ class LineLoop(threading.Thread):
         self._settings = settings
         self._channels = channels
         self._answers = answers
+        self._delivery = delivery
+        self._coils = CoilWatch(delivery, journal, settings.heartbeat_ms / 1000)
         self._health = health
         self._journal = journal
         self._alive = alive
@@ -100,9 +105,7 @@ class LineLoop(threading.Thread):
         try:
             for channel in self._channels:
                 self._write_status(channel)
-                outputs = channel.settings.coils
-                if outputs is not None:
-                    self._link.write_coils({outputs.passed: False, outputs.rejected: False})
+                self._delivery.write_coils(channel, NO_VERDICT)
         except PlcError as error:
             logger.warning("the PLC was not told that the station stops", error=str(error))
 
@@ -127,9 +130,11 @@ class LineLoop(threading.Thread):
                 self._beat(URGENT_S)
                 if channel.name not in self._watching:
                     self._take_up(channel)
-                if self._answers.waits(channel) and self._stands():
+                if self._delivery.waits(channel) and self._stands():
                     with channel.lock:
-                        self._answers.flush(channel)
+                        self._delivery.flush(channel)
+                if self._stands():
+                    self._coils.look(channel)
                 if channel.settings.trigger == "plc":
                     block, asked_ns = self._read(channel)
                     if self._renewed():
@@ -261,7 +266,7 @@ class LineLoop(threading.Thread):
         for request in in_flight:
             self._answers.give(channel, request, Decision.fault(Reason.RESTARTED))
         with channel.lock:
-            self._answers.flush(channel)
+            self._delivery.flush(channel)
             if channel.confirmed_on != channel.taken_up:
                 self._wipe(channel, ours)
         self._watching.add(channel.name)
@@ -269,7 +274,7 @@ class LineLoop(threading.Thread):
     def _is_anew(self, channel: Channel, ours: InspectorBlock) -> bool:
         """Whether the daemon has started, or the PLC: it does not hold what it was last given."""
         known = {channel.confirmed, (channel.block.sequence, channel.block.part_id)}
-        known |= self._answers.waiting(channel)
+        known |= self._delivery.waiting(channel)
         return channel.confirmed is None or ours.blank or (ours.sequence, ours.part_id) not in known
 
     def _begin_anew(
@@ -280,9 +285,9 @@ class LineLoop(threading.Thread):
 
         Where both have the same sequence and part id one FAULT answers both.
         """
-        self._answers.forgotten(channel, began_ns)
+        self._delivery.forgotten(channel, began_ns)
         open_ones = channel.lane.claim_all()
-        waiting = self._answers.waiting(channel) | {(one.sequence, one.part_id) for one in open_ones}
+        waiting = self._delivery.waiting(channel) | {(one.sequence, one.part_id) for one in open_ones}
         gap = channel.confirmed is None and not ours.blank
         answered = (ours.sequence, ours.part_id)
         now = time.monotonic_ns()
@@ -295,7 +300,7 @@ class LineLoop(threading.Thread):
         channel.block = replace(
             channel.block, verdict=NO_VERDICT, sequence=ours.sequence, part_id=ours.part_id
         )
-        self._answers.write(channel, channel.block)
+        self._delivery.write(channel, channel.block)
 
     def _watch(self, channel: Channel, block: PlcBlock, asked_ns: int) -> None:
         triggered = channel.lane.trigger(block, asked_ns)
@@ -314,10 +319,10 @@ class LineLoop(threading.Thread):
     def _forget(self, channel: Channel, before_ns: int) -> None:
         """The PLC lost its memory while the connection stood: nothing from before may meet its new parts."""
         with channel.lock, suppress(PlcError):  # a new connection takes out what it finds as well
-            self._answers.forgotten(channel, before_ns)
-            self._answers.flush(channel)
+            self._delivery.forgotten(channel, before_ns)
+            self._delivery.flush(channel)
             channel.block = replace(channel.block, verdict=NO_VERDICT)
-            self._answers.write(channel, channel.block)
+            self._delivery.write(channel, channel.block)
 
     def _fire(self, channel: Channel, request: Request) -> None:
         """Fire the camera, unless the part has gone by or nobody would wait for its frame."""

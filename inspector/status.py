@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from inspector import __version__
-from inspector.answer import Answers
 from inspector.audit import aside
 from inspector.channel import Channel
+from inspector.delivery import Delivery
 from inspector.driftwatch import DriftWatch
 from inspector.evidence import EvidenceWriter
 from inspector.health import Health
 from inspector.line import LineLoop
 from inspector.plc.link import Link
+from inspector.rows import Rows
 from inspector.settings import Settings
 from inspector.tally import Counts, Tally
 
@@ -46,6 +47,8 @@ def problems(channels: Iterable[Channel], health: Health) -> list[str]:
             found.append(where + channel.model_problem)
         elif channel.judge.uncalibrated is not None:
             found.append(where + channel.judge.uncalibrated)
+        if channel.coils_refused:
+            found.append(where + channel.coils_refused)
     return found
 
 
@@ -69,7 +72,8 @@ class Status:
         channels: list[Channel],
         health: Health,
         tally: Tally,
-        answers: Answers,
+        rows: Rows,
+        delivery: Delivery,
         evidence: EvidenceWriter,
         link: Link | None,
         line: LineLoop,
@@ -79,7 +83,8 @@ class Status:
         self._channels = channels
         self._health = health
         self._tally = tally
-        self._answers = answers
+        self._rows = rows
+        self._delivery = delivery
         self._evidence = evidence
         self._link = link
         self._line = line
@@ -106,7 +111,7 @@ class Status:
                 "problem": health.log_problem,
                 "file": str(settings.database),
                 "synchronous": settings.log.synchronous,
-                "rows_owed": self._answers.owed,
+                "rows_owed": self._rows.owed,
                 "set_aside": aside.kept(settings.station.data),
             },
             "disk": {
@@ -146,7 +151,7 @@ class Status:
             "late_in_a_row": counts.late_in_a_row,
             "latency_ms": _percentiles(list(counts.latencies)),
             "last": counts.last,
-            "undelivered": self._answers.waits(channel),
+            "undelivered": self._delivery.waits(channel),
             "acknowledged": channel.acknowledged,
             "plc_heartbeat_still": self._line.still(channel.name),
             "heartbeat_gap_ms": self._line.longest_gap_ms(channel.name),

@@ -10,13 +10,13 @@ import time
 import sdnotify
 import structlog
 
-from inspector.answer import Answers
 from inspector.audit.aside import Note, write_note
 from inspector.audit.frames import FrameStore
 from inspector.channel import Channel
 from inspector.errors import LogError, ModelError
 from inspector.health import Health
 from inspector.journal import Journal
+from inspector.rows import Rows
 from inspector.settings import Settings
 from inspector.status import describe
 from inspector.swap import Swapper
@@ -34,7 +34,7 @@ class Supervision:
         settings: Settings,
         channels: list[Channel],
         frames: FrameStore,
-        answers: Answers,
+        rows: Rows,
         health: Health,
         journal: Journal,
         swapper: Swapper,
@@ -42,7 +42,7 @@ class Supervision:
         self._settings = settings
         self._channels = channels
         self._frames = frames
-        self._answers = answers
+        self._rows = rows
         self._health = health
         self._journal = journal
         self._swapper = swapper
@@ -73,7 +73,7 @@ class Supervision:
             return
         self._due = time.monotonic() + EVERY_S
         self._check_disk()
-        self._answers.settle()
+        self._rows.settle()
         self._journal.settle()
         self._swapper.look()
         for channel in self._channels:

@@ -1,4 +1,4 @@
-"""What has been decided since the daemon started: counts and latencies, for people and alarms."""
+"""What the PLC has been given since the daemon started: counts and latencies, for people and alarms."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
-from inspector.verdict import Reason, Verdict
+from inspector.verdict import Decision, Reason, Verdict
 
 if TYPE_CHECKING:
-    from inspector.answer import Answer
+    from inspector.audit.records import Inspection
 
 LATENCIES: Final = 1000  # inspections that p50 and p99 are taken from
 LATE_IN_A_ROW: Final = 3  # raise an alarm
@@ -47,7 +47,7 @@ class Counts:
 
 
 class Tally:
-    """Counts answers. Both threads of the daemon add, others look; nobody holds the lock for long."""
+    """Counts verdicts. Both threads of the daemon add, others look; nobody holds the lock for long."""
 
     def __init__(self, cameras: Iterable[str], alarm: Callable[[str, str], None]) -> None:
         """Alarm is called with camera and message when verdict after verdict is late."""
@@ -55,29 +55,29 @@ class Tally:
         self._alarm = alarm
         self._lock = threading.Lock()
 
-    def add(self, answer: Answer) -> None:
-        """One more verdict."""
-        reason = answer.decision.reason
+    def add(self, part: Inspection, decision: Decision, latency_ms: float) -> None:
+        """One more verdict, as the PLC was given it; latency from trigger or frame to written."""
+        verdict, reason, score = decision.verdict, decision.reason, part.score
         with self._lock:
-            counts = self._counts[answer.camera]
-            counts.verdicts[answer.decision.verdict.name] += 1
+            counts = self._counts[part.camera]
+            counts.verdicts[verdict.name] += 1
             if reason is not None:
                 counts.faults[reason] += 1
-            if answer.decision.verdict is not Verdict.FAULT:
-                _add_latency(counts, answer.stages["total"])
+            if verdict is not Verdict.FAULT:
+                _add_latency(counts, latency_ms)
                 counts.late_in_a_row = 0
             counts.late_in_a_row += reason in _NOT_IN_TIME
             alarming = counts.late_in_a_row == LATE_IN_A_ROW and reason in _NOT_IN_TIME
             counts.last = {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "sequence": answer.sequence,
-                "part_id": answer.part_id,
-                "verdict": answer.decision.verdict.name,
+                "sequence": part.sequence,
+                "part_id": part.part_id,
+                "verdict": verdict.name,
                 "reason": reason,
-                "score": answer.score if answer.score is not None and isfinite(answer.score) else None,
+                "score": score if score is not None and isfinite(score) else None,
             }
         if alarming:
-            self._alarm(answer.camera, f"{LATE_IN_A_ROW} verdicts in a row were not ready in time ({reason})")
+            self._alarm(part.camera, f"{LATE_IN_A_ROW} verdicts in a row were not ready in time ({reason})")
 
     def of(self, camera: str) -> Counts:
         """A copy of one camera's counts."""

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NOT_FINITE = "score_not_finite"  # the score is NaN or infinite
     UNCALIBRATED = "uncalibrated"  # no threshold for this device and precision
     STORAGE = "storage"  # the log cannot take the row, or the disk is below its floor
+    COILS = "coils_refused"  # the PLC refuses the coils by which it would hear of a pass
     RESTARTED = "restarted"  # in flight while the inspector was down, or the PLC
     STOPPING = "stopping"  # the daemon is shutting down
 

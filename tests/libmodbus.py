@@ -80,6 +80,14 @@ class LibmodbusRecorder:
     def read_only(self, on: bool) -> None:
         self._ask("readonly", int(on))
 
+    @property
+    def no_coils(self) -> bool:
+        raise AttributeError("write-only")
+
+    @no_coils.setter
+    def no_coils(self, on: bool) -> None:
+        self._ask("nocoils", int(on))
+
     def writes(self, base: int = 100) -> list[Write]:
         return [w for f, w in self._all() if f in (6, 16) and base <= w.address < base + 13]
 

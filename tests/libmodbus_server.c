@@ -6,6 +6,7 @@
      coil ADDRESS                               values V
      coils ADDRESS V ...                        done
      readonly 0|1                               done       (writes are refused with exception 6)
+     nocoils 0|1                                done       (coils alone are refused with exception 2)
      stop | start                               done       (connections are cut, nobody listens | listen)
    and, for every write request that it executes,
      write NANOSECONDS FUNCTION ADDRESS V ...   (CLOCK_MONOTONIC)
@@ -27,7 +28,7 @@ enum { CONNECTIONS = 16, LINE = 8192 };
 static modbus_t *modbus;
 static modbus_mapping_t *registers;
 static int listener = -1, port, open_sockets[CONNECTIONS];
-static bool read_only;
+static bool read_only, no_coils;
 
 static void start(void)
 {
@@ -79,6 +80,8 @@ static bool serve(int connection)
         return true;
     if (read_only && request[7] > 4)
         return modbus_reply_exception(modbus, request, MODBUS_EXCEPTION_SLAVE_OR_SERVER_BUSY) >= 0;
+    if (no_coils && request[7] == 15)
+        return modbus_reply_exception(modbus, request, MODBUS_EXCEPTION_ILLEGAL_DATA_ADDRESS) >= 0;
     int replied = modbus_reply(modbus, request, length, registers);
     if (replied != 9) /* an exception; -1 is a reply that found nobody, to a request that was executed */
         tell_of_write(request);
@@ -107,6 +110,8 @@ static void obey(char *line)
             registers->tab_bits[numbers[0] + i - 1] = numbers[i];
     else if (!strcmp(word, "readonly"))
         read_only = numbers[0];
+    else if (!strcmp(word, "nocoils"))
+        no_coils = numbers[0];
     else if (!strcmp(word, "stop"))
         stop();
     else if (!strcmp(word, "start"))

@@ -29,6 +29,7 @@ class _Bank(DataBank):
         self.thawed = threading.Event()
         self.thawed.set()
         self.read_only = False  # refuse writes with a Modbus exception, as a PLC in program mode does
+        self.no_coils = False  # refuse coils alone, as a PLC that has none where they were
 
     def get_holding_registers(self, address, number=1, srv_info=None):
         if srv_info is not None:
@@ -47,7 +48,7 @@ class _Bank(DataBank):
 
     def set_coils(self, address, bit_list, srv_info=None):
         if srv_info is not None:
-            if self.read_only:
+            if self.read_only or self.no_coils:
                 return None
             with self.guard:
                 self.functions.append(srv_info.recv_frame.pdu.func_code)

@@ -25,7 +25,7 @@ from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
-from inspector.errors import PlcError
+from inspector.errors import CoilsRefusedError, PlcError
 from inspector.plc.registers import (
     INSPECTOR_REGISTERS,
     MODBUS_ORDER,
@@ -49,7 +49,10 @@ _EXCEPTIONS: Final = {
         "illegal function",
         "the PLC's Modbus server must allow FC3 and FC16, and FC15 where coils are mapped",
     ),
-    2: ("illegal data address", "the PLC has no such address; check the bases under [plc] against its map"),
+    2: (
+        "illegal data address",
+        "the PLC has no such address; check bases and coils of the cameras against its map",
+    ),
     3: ("illegal data value", "the PLC refuses the value or the number of registers in one request"),
     4: ("server device failure", "look at the PLC's diagnostics"),
     5: ("acknowledge", "the PLC needs longer than a cycle for this; it must answer at once"),
@@ -138,6 +141,7 @@ class Link:
 
         until_ns: false, and nothing written, when the write has not begun by then (monotonic), for whatever
         it had to wait. One that has begun reaches the PLC within `timeout_s`, or its connection is reset.
+        Raises CoilsRefusedError, as write_coils does, when the PLC has taken the registers alone.
         """
         with self._lock:
             try:
@@ -189,10 +193,11 @@ class Link:
 
     def _write_coils(self, base: int, values: list[bool], *, on: int | None) -> None:
         self._request(
-            f"writing coils {_span(base, len(values))}",
+            f"writing coils {_span(base, len(values))} (FC15)",
             lambda client: client.write_coils(base, values, device_id=self.device_id),
             lambda reply: (reply.function_code, reply.address, reply.count) == (15, base, len(values)),
             on=on,
+            refusal=CoilsRefusedError,
         )
 
     def _request(
@@ -203,6 +208,7 @@ class Link:
         *,
         on: int | None,
         until_ns: int | None = None,
+        refusal: type[PlcError] = PlcError,
     ) -> ModbusPDU:
         with self._lock:
             started = time.monotonic()
@@ -221,7 +227,7 @@ class Link:
             self.round_trip_ms = (time.perf_counter() - sent) * 1000
             self._failures = 0
             if reply.isError():
-                raise self._refused(what, reply.exception_code)
+                raise refusal(self._refused(what, reply.exception_code))
             return reply
 
     def _connect(self, what: str, started: float, on: int | None) -> _Client:
@@ -252,18 +258,18 @@ class Link:
         self._failures += 1
         pause = 0.0 if self._failures == 1 else BACKOFF_FIRST_S * 2.0 ** min(self._failures - 2, 8)
         self._not_before = started + min(pause, BACKOFF_MAX_S)
-        return self._error(f"PLC {self.address} (device id {self.device_id}), {what}: {problem}")
+        return PlcError(self._noted(f"PLC {self.address} (device id {self.device_id}), {what}: {problem}"))
 
-    def _refused(self, what: str, code: int) -> PlcError:
+    def _refused(self, what: str, code: int) -> str:
         name, advice = _EXCEPTIONS.get(code, ("unknown Modbus exception", "see the PLC's manual"))
-        return self._error(
+        return self._noted(
             f"PLC {self.address} (device id {self.device_id}): {name} ({code}) {what}: {advice}"
         )
 
-    def _error(self, message: str) -> PlcError:
+    def _noted(self, message: str) -> str:
         self.errors += 1
         self.last_error = message
-        return PlcError(message)
+        return message
 
     def _unreachable(self, exc: OSError) -> str:
         if isinstance(exc, ConnectionRefusedError):

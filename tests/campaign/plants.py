@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from inspector.answer import Answers, Undelivered
+from inspector.answer import Answers
 from inspector.daemon import Daemon
+from inspector.delivery import Delivery, Undelivered
 from inspector.lane import Lane, Triggered
 from inspector.plc.link import Link
 from inspector.verdict import Decision, Reason, Verdict
@@ -16,14 +17,13 @@ from inspector.verdict import Decision, Reason, Verdict
 
 def verdict_before_row() -> None:
     """The verdict goes out before its row is committed."""
-    give, write = Answers.give, Answers._write
+    give = Answers.give
 
     def early(self: Answers, channel: Any, request: Any, decision: Decision, *more: Any) -> Any:
         frame, scored = more or (None, None)
         with channel.lock:
             row = self._inspection(channel, request, frame, scored)
-            write(
-                self,
+            self._delivery.send(
                 channel,
                 Undelivered(request, row, None, decision, self._block(channel, request, scored)),
             )
@@ -48,15 +48,15 @@ def dropped_trigger() -> None:
 
 def pass_for_fault() -> None:
     """A part that the camera did not show reads PASS on the wire; its row says FAULT."""
-    write = Answers._write
+    send = Delivery.send
     without_frame = (Reason.CAMERA_DOWN, Reason.NO_FRAME, Reason.RESTARTED)
 
-    def lenient(self: Answers, channel: Any, sent: Undelivered) -> bool:
+    def lenient(self: Delivery, channel: Any, sent: Undelivered) -> bool:
         if sent.decision.reason in without_frame:
             sent.decision = Decision(Verdict.PASS)
-        return write(self, channel, sent)
+        return send(self, channel, sent)
 
-    Answers._write = lenient
+    Delivery.send = lenient
 
 
 def frame_of_before() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -65,6 +66,7 @@ FULL = Plan(
         "coils: server slow": 3,
         "coils: server hang-up": 3,
         "coils: server late-execution": 3,
+        "coils: refused alone": 3,
         "libmodbus: daemon kill -9": 20,
         "libmodbus: PLC stopped": 20,
         "libmodbus: PLC frozen": 20,
@@ -90,6 +92,7 @@ SHORT = Plan(
         "coils: server slow": 1,
         "coils: server hang-up": 1,
         "coils: server late-execution": 1,
+        "coils: refused alone": 1,
         "libmodbus: daemon kill -9": 1,
         "libmodbus: PLC stopped": 2,
         "libmodbus: PLC frozen": 1,
@@ -118,6 +121,7 @@ COILS: dict[str, Fault] = {
         f"coils: {name}": faults.SERVER_FAULTS[name]
         for name in ("server slow", "server hang-up", "server late-execution")
     },
+    "coils: refused alone": partial(faults.misbehave, "no-coils"),
 }
 LIBMODBUS: dict[str, Fault] = {
     "libmodbus: daemon kill -9": faults.kill_daemon,

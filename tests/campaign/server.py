@@ -10,6 +10,7 @@ piece, unless a mode says otherwise:
 | late-execution | executes 300 ms late: the inspector has given the request up by then |
 | busy | refuses every request with exception 6 |
 | no-writes | refuses writes with exception 4 |
+| no-coils | refuses coils alone with exception 2 |
 | short | answers with the first ten bytes only |
 | other-transaction | answers with another transaction id |
 | other-device | answers as another device |
@@ -54,7 +55,7 @@ MODES = (
 BLOCK = 13  # registers of the inspector's block
 VERDICT, SEQUENCE, PART, SCORE = 2, 3, 4, 6  # offsets in it
 WRITES = (5, 6, 15, 16, 22, 23)
-REFUSALS = {"busy": 6, "no-writes": 4}
+REFUSALS = {"busy": (6, range(256)), "no-writes": (4, WRITES), "no-coils": (2, (5, 15))}  # code, functions
 
 
 class Rows:
@@ -168,8 +169,9 @@ class Server(ModbusServer):
             raise ModbusServer.NetworkError("the request was never executed")
         if mode == "late-execution":
             time.sleep(0.3)
-        if mode == "busy" or (mode == "no-writes" and pdu.func_code in WRITES):
-            session_data.response.pdu.build_except(pdu.func_code, REFUSALS[mode])
+        exception, functions = REFUSALS.get(mode, (0, ()))
+        if pdu.func_code in functions:
+            session_data.response.pdu.build_except(pdu.func_code, exception)
             return
         super()._engine(session_data)
 

@@ -6,6 +6,7 @@ Sequence logic against a model of the PLC: test_lane.py. Everything at once: `py
 
 import threading
 import time
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -117,6 +118,27 @@ def test_late_is_fault_its_score_is_logged_and_three_in_a_row_raise_an_alarm(sta
     (station.root / "sabotage").unlink()
     plc.trigger(4)
     until(lambda: (4, PASS) in plc.verdicts(), "a pass in time", 30)
+
+
+def test_what_turns_late_while_it_waits_for_the_plc_is_counted_as_the_plc_saw_it(station, plc):
+    start(station, plc, trigger="camera", deadline_ms=600, folder={"fps": 5.0})
+    until(lambda: len(plc.verdicts()) > 3, "verdicts", 20)
+    plc.stop()
+    time.sleep(3)
+    before = len(plc.verdicts())
+    plc.start()
+    until(lambda: len(plc.verdicts()) > before + 8, "what waited", 20)
+    until(lambda: plc.verdicts()[-1][1] == PASS, "a pass in time", 20)
+
+    def both_say_the_same():
+        seen = Counter(verdict for _, verdict in plc.verdicts())
+        one = ask(station.data)["cameras"][0]
+        counted = {PASS: one["verdicts"]["PASS"], FAULT: one["verdicts"]["FAULT"]}
+        return counted == seen and one["faults"] == {"late": seen[FAULT]} and seen[FAULT] >= 3
+
+    until(both_say_the_same, "counts as on the wire", 10)
+    (alarm,) = events(station, "late")
+    assert (alarm.severity, alarm.camera) == ("error", "cam")
 
 
 def test_both_hearts_beat_and_one_that_stands_still_is_told(station, plc):

@@ -51,7 +51,7 @@ _EXCEPTIONS: Final = {
     ),
     2: (
         "illegal data address",
-        "the PLC has no such address; check bases and coils of the cameras against its map",
+        "the PLC has no such address; check bases and coils under [[camera]] against its map",
     ),
     3: ("illegal data value", "the PLC refuses the value or the number of registers in one request"),
     4: ("server device failure", "look at the PLC's diagnostics"),

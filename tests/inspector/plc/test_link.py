@@ -168,7 +168,7 @@ def test_a_modbus_exception_is_named_by_code_and_register(recorder: Recorder) ->
         error, _ = seconds(lambda: link.write_inspector(100, BLOCK))
         assert "illegal data address (2) writing registers 100–112" in str(error)
         assert f"127.0.0.1:{port}" in str(error)
-        assert "bases under [plc]" in str(error)
+        assert "bases and coils under [[camera]]" in str(error)
         assert link.connected, "the PLC answered: the connection is good"
         assert (link.errors, link.reconnects, link.last_error) == (1, 0, str(error))
         link.write_heartbeat(100, 1, Status.READY)

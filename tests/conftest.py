@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.forked import ForkedStation, Nursery
 from tests.libmodbus import LibmodbusRecorder, Missing
@@ -11,6 +12,14 @@ from tests.station import Station, write_bundle, write_pictures
 
 SERVERS = {"pyModbusTCP": Recorder, "libmodbus": LibmodbusRecorder}
 both = pytest.mark.parametrize("plc", SERVERS, indirect=True)  # for tests of the handshake
+
+
+def pytest_collection_modifyitems(items):
+    """What is marked gpu needs one; no test has to say so twice."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, torch sees none"))
 
 
 @pytest.fixture

@@ -314,7 +314,7 @@ def _background(part: Part, where: Mask, rng: np.random.Generator) -> Image:
 def _edges(part: Part) -> Mask:
     """The tenth of the region where the picture changes most: outlines, where pieces break off."""
     grey = cv2.GaussianBlur(cv2.cvtColor(part.image, cv2.COLOR_RGB2GRAY), (0, 0), part.side / 100)
-    slope = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    slope = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     return np.asarray(part.region & (slope >= np.percentile(slope[part.region], 90)), np.bool_)
 
 

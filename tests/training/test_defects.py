@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -42,6 +43,25 @@ def test_the_same_generator_gives_the_same_defect() -> None:
     assert all(np.array_equal(a.image, b.image) and np.array_equal(a.mask, b.mask) for a, b in again)
     other = zip(drawn(3), drawn(4), strict=True)
     assert not all(np.array_equal(a.image, b.image) for a, b in other)
+
+
+def test_where_the_memory_lies_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vector instructions may round the ends of an array otherwise where it begins elsewhere."""
+    sobel = cv2.Sobel
+    rng = np.random.default_rng(0)
+    images = [rng.integers(90, 160, (301, 97 + k, 3)).astype(np.uint8) for k in range(40)]
+
+    def drawn(offset: int) -> list[bytes]:
+        def elsewhere(*args: object) -> np.ndarray:
+            slope = sobel(*args)
+            room = np.empty(slope.size + offset, slope.dtype)
+            room[offset:] = slope.ravel()
+            return room[offset:].reshape(slope.shape)
+
+        monkeypatch.setattr(cv2, "Sobel", elsewhere)
+        return [damage(image, np.random.default_rng(3), kinds=["missing"]).mask.tobytes() for image in images]
+
+    assert drawn(0) == drawn(1) == drawn(3)
 
 
 def test_all_kinds_are_drawn() -> None:

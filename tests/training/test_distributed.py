@@ -57,7 +57,7 @@ def main(folder: Path, kill_at: int) -> None:
         fit._Run._step = killed  # type: ignore[method-assign]
     fit.train(images, folder / "two" / "paper", PAPER, progress=False, reports=False)
     bundle = fit.train(images, folder / "two" / "restore", RESTORE, progress=False, reports=False)
-    print(f"process {distributed.rank()} has {bundle.id}")
+    print(f"process {distributed.rank()} has {bundle.id}\n", end="")  # in one write: two processes share it
     fit.train(
         images, folder / "two" / "feature", with_weights(FEATURE, folder), progress=False, reports=False
     )

@@ -14,10 +14,7 @@ from inspector.model.records import Preprocessing, Scoring, preset
 from inspector.model.scoring import image_score, smooth
 from tests.inspector.model.test_folding import lively
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch sees none"),
-]
+pytestmark = pytest.mark.gpu
 # share of the map's peak; convolutions in float32 run in TF32 on a GPU, as torch has it by default
 TOLERANCE = {"float32": 5e-3, "float16": 2e-2, "bfloat16": 5e-2}
 PARTS = [draw(np.random.default_rng(seed))[0] for seed in range(3)]

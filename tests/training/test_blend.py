@@ -27,15 +27,11 @@ def pictures(tmp_path: Path) -> Pictures:
 
 
 def test_separation_is_the_auroc_and_margins_count() -> None:
-    rng = torch.Generator().manual_seed(0)
-    maps = torch.rand(40, 2, 8, 8, generator=rng)
-    maps[20:, 0, 2, 2] += 1
-    sees, blind = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    assert separation(maps, sees, 20, SCORING) > 0.95
-    assert separation(maps, blind, 20, SCORING) < 0.7
-    farther = maps.clone()
-    farther[20:, 0, 2, 2] += 1
-    assert separation(farther, sees, 20, SCORING) > separation(maps, sees, 20, SCORING)
+    scores = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    assert separation(scores, 20) < 0.7
+    farther = scores + torch.cat([torch.zeros(20), torch.ones(20)])
+    assert 0.9 < separation(farther, 20) < separation(farther + farther, 20) + 1e-9
+    assert separation(farther, 20) < separation(farther + 2 * (farther > 1), 20)
 
 
 def test_the_source_that_sees_the_damage_gets_the_weight(
@@ -56,6 +52,28 @@ def test_the_source_that_sees_the_damage_gets_the_weight(
     weight = blended(network, pictures, range(4), SCORING, seed=0)
     assert weight.argmax() == 4
     assert weight.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("others", [0.9, 0.0])
+def test_only_a_difference_beyond_chance_departs_from_equal_weights(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch, others: float
+) -> None:
+    """One source sees the damage beside its noise; the others see it nearly as well, or are noise alone."""
+    network = build(ARCHITECTURE).eval()
+    assert isinstance(network, FeatureAutoencoder)
+    noise = torch.Generator().manual_seed(1)
+    normal = pictures.batch([0], torch.device("cpu"))
+
+    def maps(_: FeatureAutoencoder, x: torch.Tensor) -> torch.Tensor:
+        damaged = float((x - normal).abs().max() > 0)
+        seen = torch.full((1, 6, 1, 1), others)
+        seen[:, 4] = 1
+        return (torch.rand(1, 6, 1, 1, generator=noise) + damaged * seen).expand(1, 6, 96, 96)
+
+    monkeypatch.setattr("training.blend._maps", maps)
+    weight = blended(network, pictures, [*range(4)] * 3, SCORING, seed=0)
+    equal = torch.full((6,), 1 / 6)
+    assert torch.allclose(weight, equal) == (others > 0)
 
 
 def test_weights_are_shares_and_repeat_with_the_seed(pictures: Pictures) -> None:

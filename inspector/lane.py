@@ -90,10 +90,15 @@ class Lane:
             self._sequence = next_sequence(self._sequence)
             return self._opened(self._request(self._sequence, 0, now_ns))
 
-    def trigger(self, block: PlcBlock, asked_ns: int) -> Triggered:
+    def zeroed(self, block: PlcBlock) -> bool:
+        """Whether the PLC has just lost its memory, or wraps without using part ids."""
+        return (block.sequence, block.part_id) == (0, 0) and self._trigger_seen not in {None, 0}
+
+    def trigger(self, block: PlcBlock, asked_ns: int, *, anew: bool = False) -> Triggered:
         """Compare the PLC's trigger sequence with the last one seen.
 
         asked_ns: the earliest time at which a new trigger can have come, the last reading before this one.
+        anew: the PLC is known to have lost its memory.
         Triggers that came while a part is open, or that were overtaken between two polls, are
         overruns: each must be answered FAULT. A backward or far jump is a restarted PLC; then what is open is
         dropped, for it may count its next parts as it did those, and is to be answered FAULT as well. One
@@ -104,7 +109,7 @@ class Lane:
                 self._trigger_seen = block.sequence
                 return Triggered()
             advance = (block.sequence - self._trigger_seen) & 0xFFFF
-            restarted = advance > MISSED_AT_MOST
+            restarted = anew or advance > MISSED_AT_MOST
             dropped: tuple[Request, ...] = ()
             if restarted:
                 dropped = tuple(self._open.values())

@@ -303,7 +303,9 @@ class LineLoop(threading.Thread):
         self._delivery.write(channel, channel.block)
 
     def _watch(self, channel: Channel, block: PlcBlock, asked_ns: int) -> None:
-        triggered = channel.lane.trigger(block, asked_ns)
+        base = channel.settings.inspector_base
+        anew = channel.lane.zeroed(block) and self._connection.read_inspector(base).blank
+        triggered = channel.lane.trigger(block, asked_ns, anew=anew)
         if triggered.restarted:
             self._journal.note(
                 "plc_restart", "warning", f"the trigger sequence jumped to {block.sequence}", channel.name

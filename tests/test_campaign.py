@@ -75,6 +75,13 @@ class Story:
         return {kind: count for kind, count in self.judged().total.violations.items() if count}
 
 
+def test_a_pass_from_before_the_plc_lost_its_memory_may_not_stay_beside_a_heartbeat():
+    story = Story().trigger(7, 1).add("forget").row(7, 1, PASS).write(7, 1, PASS).beat()
+    assert not story.violations()
+    story.add("nothing", after_ms=TIMEOUT_MS + 200).beat()
+    assert story.violations() == {"stale": 1}
+
+
 def test_a_line_that_works_has_no_violation_and_every_part_is_counted():
     story = Story().answered(65535, 1).used(65535, 1).answered(0, 2, REJECT).used(0, 2, REJECT).beat()
     story.answered(1, 3, FAULT)

@@ -88,7 +88,7 @@ class Outcome:
         summary = f"AUROC {auroc.candidate} (before {auroc.active})"
         summary = summary if self.passed else f"refused: {'; '.join(self.reasons)}"
         return {
-            "promoted": self.passed,
+            "passed": self.passed,
             "summary": summary,
             "reasons": self.reasons,
             "checks": [asdict(check) for check in self.checks],

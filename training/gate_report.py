@@ -53,7 +53,7 @@ def _page(
     disagreed: Sequence[tuple[Shown, Picture]],
     count: int,
 ) -> str:
-    verdict = "promoted" if outcome.passed else "refused"
+    verdict = "passed" if outcome.passed else "refused"
     title = f"Candidate {verdict}: {escape(about['recipe'])}"
     body = [f"<h1>{title}</h1>", report.table(about)]
     if not outcome.passed:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inspector.model.preprocess import Image
 
+FIRST = -1  # priority of the stream, before the 0 of a training's
 RUNS = 3  # before the capture: kernels are chosen and caches filled
 
 
@@ -25,7 +26,7 @@ class Replay:
     def __init__(self, infer: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device):
         self.sent = pixels.pin_memory()
         self.pixels = pixels.to(device)
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch does not annotate it
+        self.stream = torch.cuda.Stream(device, FIRST)  # type: ignore[no-untyped-call]  # not annotated
         self.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self.stream):

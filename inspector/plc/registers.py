@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import Final, Literal
 
@@ -122,8 +122,11 @@ class InspectorBlock:
 
     @property
     def blank(self) -> bool:
-        """Whether a PLC that holds this has lost its memory: we never write zeros alone (no score is NaN)."""
-        return self == InspectorBlock(score=0.0, threshold=0.0)
+        """Whether a PLC that holds this has lost its memory, though our heart may have beaten since.
+
+        We never write zeros alone: no score is NaN.
+        """
+        return replace(self, heartbeat=0, status=_NO_STATUS) == InspectorBlock(score=0.0, threshold=0.0)
 
     @classmethod
     def decode(cls, registers: Sequence[int], order: Order = MODBUS_ORDER) -> InspectorBlock:

@@ -103,6 +103,16 @@ def stop_plc(world: World) -> int:
     return over
 
 
+def lose_memory(world: World) -> int:
+    """The PLC's program starts anew without its memory, and its connections stand."""
+    world.recorder.halt()
+    world.recorder.forget()
+    world.pause(0.3, 1.0)  # no PLC is faster
+    over = time.monotonic_ns()
+    world.recorder.resume()
+    return over
+
+
 def freeze_plc(world: World) -> int:
     """The PLC stands still with its connections open, and goes on."""
     world.recorder.freeze()

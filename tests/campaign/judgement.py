@@ -18,7 +18,9 @@ A violation is
 - *overwritten*: a verdict that the PLC waited for was taken out of the registers before its cycle saw it;
 - *late*: a PASS or REJECT that arrives later after its trigger than deadline, timeout and SLACK_MS together;
 - *stale*: a heartbeat beside a verdict from before, after the daemon has come back, or after the server has
-  and the verdict's time (as for *late*) is over; a younger one may be confirmed by reading it back;
+  and the verdict's time (as for *late*) is over; a younger one may be confirmed by reading it back; or a
+  heartbeat beside a PASS or REJECT for a part that the PLC had asked for before it lost its memory, later
+  than timeout and SLACK_MS after that;
 - *not recovered*: no PASS or REJECT within RECOVERED_S of the end of a cause;
 - *died*: a daemon that ends unasked, whatever its exit status, or not with 0 when it is told to.
 
@@ -111,7 +113,9 @@ class _Ledger:
         self._phase = "start"
         self._honest = True
         self._held = 0  # the verdict in the registers
-        self._held_ns = 0  # when it came
+        self._held_ns = 0  # when it came …
+        self._held_asked = 0  # … and when the PLC asked for it
+        self._forgot = 0  # when the PLC lost its memory
         self._restarted = False  # the daemon, not only the server
         self._ends = {0: False, -9: False}  # exit statuses, and whether the campaign is the cause of one
         self._taken_up = True  # whether a whole block has come since daemon and server are there
@@ -187,7 +191,7 @@ class _Ledger:
     def _on_forget(self, event: Event) -> None:
         for trigger in self._triggers[-100:]:
             trigger.withdrawn |= not trigger.answers
-        self._held = 0
+        self._held, self._forgot = 0, event["t"]
         self._pass_coil = False
         # the trigger register changes to 0: that may be answered, but nobody waits for it
         self._ask(Trigger(event["t"], 0, 0, self._phase))
@@ -222,7 +226,8 @@ class _Ledger:
         values = event["values"]
         if len(values) != BLOCK:
             old = self._restarted or event["t"] - self._held_ns > self._late_ns
-            if self._held and old and not self._taken_up:
+            forgotten = self._held_asked < self._forgot < event["t"] - self._doubt_ns - SLACK_MS * 1_000_000
+            if self._held and ((old and not self._taken_up) or (forgotten and self._held != FAULT)):
                 self._accuse("stale", event["t"], f"verdict {self._held}")
             if self._pass_coil and self._held != PASS and self._honest and not self._disturbed:
                 self._accuse("coil leads", event["t"], f"it is still set beside verdict {self._held}")
@@ -234,6 +239,7 @@ class _Ledger:
             return
         part = (values[PART] << 16) + values[PART + 1]
         trigger = self._by_part.get(part) if part else self._by_sequence.get(values[SEQUENCE])
+        self._held_asked = trigger.t if trigger else event["t"]
         self._count(values[VERDICT])
         self._check_row(event, values[SEQUENCE], part, values[VERDICT])
         self._check_frame(trigger, event, values)

@@ -99,3 +99,17 @@ def test_a_plc_that_loses_its_memory_while_the_connection_stands_gets_no_pass_fr
     until(lambda: (4, 4, PASS) in blocks(plc), "the next part", 30)
     with station.log() as log:
         assert "jumped to 0" in next(e.message for e in log.events() if e.kind == "plc_restart")
+
+
+@both
+def test_a_plc_that_loses_its_memory_just_before_the_wrap_gets_no_verdicts_unasked(station, plc):
+    start(station, plc)
+    for number in (30_000, 65_500):
+        plc.trigger(number, part=number)
+        until(lambda n=number: (n, n, PASS) in blocks(plc), "a verdict", 30)
+    plc.forget()
+    until(lambda: plc.status() & Status.READY, "the memory's loss is seen", 10)
+    time.sleep(0.2)
+    plc.trigger(1, part=1)
+    until(lambda: (1, 1, PASS) in blocks(plc), "the next part", 30)
+    assert [block[:2] for block in blocks(plc)] == [(30_000, 30_000), (65_500, 65_500), (1, 1)]

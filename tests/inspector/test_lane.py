@@ -99,6 +99,16 @@ def test_a_plc_that_has_lost_its_memory_asks_for_nothing():
     assert one.trigger(PlcBlock(sequence=1, part_id=1), asked_ns=2).fire.sequence == 1
 
 
+def test_zeros_just_before_the_wrap_are_a_trigger_unless_the_memory_is_known_to_be_lost():
+    for anew in (False, True):
+        one = lane(seen=65_500)
+        assert one.zeroed(PlcBlock())
+        assert not one.zeroed(PlcBlock(part_id=1))
+        found = one.trigger(PlcBlock(), asked_ns=0, anew=anew)
+        assert (found.restarted, len(found.overrun)) == ((True, 0) if anew else (False, 35))
+        assert not one.zeroed(PlcBlock())
+
+
 def test_own_numbers_go_on_after_a_restart_and_never_use_zero():
     one = Lane(deadline_ms=100)
     one.resume(65534)

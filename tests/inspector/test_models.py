@@ -33,7 +33,7 @@ def test_models_lists_thresholds_lineage_and_gate_with_the_active_one_marked(sta
     first = bundle(recipe, 3.5)
     second = bundle(recipe, 4.5)
     gate_file(recipe, second).parent.mkdir(parents=True)
-    gate_file(recipe, second).write_text('{"promoted": true, "summary": "AUROC 0.99"}')
+    gate_file(recipe, second).write_text('{"passed": true, "summary": "AUROC 0.99"}')
     said = station.command("models")
     assert said.returncode == 0, said.stderr
     lines = {line.split()[1 if "active" in line else 0]: line for line in said.stdout.splitlines()[1:]}

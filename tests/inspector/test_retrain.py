@@ -176,7 +176,7 @@ def test_a_better_candidate_is_promoted_with_lineage_manifest_and_report(station
     assert events(station)[0][0] == "retrain_promoted"
     assert not (station.data / candidate.STAGING / "part").exists()
     row = next(row for row in listing(load(station.config), "part") if row["active"])
-    assert row["gate"]["promoted"]
+    assert row["gate"]["passed"]
     assert store.before(models(station))[0] == before, "a rollback leads back"
 
 

@@ -48,7 +48,7 @@ def test_a_candidate_as_good_as_the_active_bundle_passes() -> None:
     outcome = gate(parts())
     assert outcome.passed
     assert outcome.reasons == []
-    assert outcome.to_json()["promoted"]
+    assert outcome.to_json()["passed"]
 
 
 def test_a_candidate_that_ranks_worse_is_refused_with_the_difference() -> None:

@@ -37,6 +37,9 @@ def station(figures: dict[str, Any]) -> list[Table]:
         if stage == "total":
             table.add_section()
         table.add_row(stage, *(f"{values[name]:.2f}" for name in PERCENTILES))
+    table.add_section()
+    bare = (f"{figures['disk_ms'][name]:.2f}" for name in PERCENTILES)
+    table.add_row("a bare write and fdatasync on this disk", *bare)
     return [table]
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from inspector import __version__, logs
 from inspector.answer import Answer
 from inspector.audit.log import AuditLog
+from inspector.bench import disk
 from inspector.channel import Judge, Scored
 from inspector.commands import SWITCH_S
 from inspector.daemon import Daemon
@@ -102,6 +103,7 @@ def _measure(
         with AuditLog.open(station.database) as log:
             judge = _stub_judge(log) if stub else _model_judge(settings, recipe, log)
             answers, memory = _inspect(station, log, judge, parts)
+        synced = disk.syncs(folder, fps * cameras)
     finally:
         ours.send(None)
         plc.join()
@@ -114,6 +116,7 @@ def _measure(
         "frame": [size, size],
         "scorer": "stub" if stub else judge.bundle,
         "memory_mib": memory,
+        "disk_ms": synced,
         "version": __version__,
     }
 

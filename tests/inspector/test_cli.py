@@ -46,7 +46,8 @@ def build(root):
     one = Station(root, port=closed_port())
     write_pictures(root / "pictures", PICTURES)
     write_bundle(one.data / "models" / "part")
-    one.write(camera(trigger="camera", folder=ONCE), plc="enabled = false")
+    line = camera(trigger="camera", folder=ONCE, ring_slots=PICTURES)  # a busy test machine loses no frame
+    one.write(line, plc="enabled = false")
     return one
 
 

@@ -36,8 +36,8 @@ def dropped_trigger() -> None:
     """Every fifth trigger is forgotten."""
     trigger, count = Lane.trigger, itertools.count(1)
 
-    def forgetful(self: Lane, *arguments: Any) -> Triggered:
-        triggered = trigger(self, *arguments)
+    def forgetful(self: Lane, *arguments: Any, **more: Any) -> Triggered:
+        triggered = trigger(self, *arguments, **more)
         if triggered.fire is not None and next(count) % 5 == 0:
             self.claim(triggered.fire)
             return Triggered()

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inspector import bench, logs
+from inspector import logs
 from inspector.audit.log import AuditLog
+from inspector.bench import station as bench
 from inspector.commands import SWITCH_S
 from inspector.daemon import Daemon
 from inspector.judges import load
@@ -41,9 +42,9 @@ def measure(folder: Path, blocks: int, seconds: float, fps: float, method: str, 
     sys.setswitchinterval(SWITCH_S)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    plc = context.Process(target=bench._serve, args=(theirs,), daemon=True)
+    plc = context.Process(target=bench._serve, args=(theirs, 1), daemon=True)
     plc.start()
-    line = bench._station(folder, ours.recv(), fps, 384)
+    line = bench._station(folder, ours.recv(), fps, 384, 1)
     line = line.model_copy(update={"engine": EngineSettings(device="auto", threads=1)})
     write_bundle(line.models / "bench", 1e6, preset(size, method))
     seen: list[tuple[float, float]] = []

@@ -243,7 +243,7 @@ class _Run:
             "options": asdict(self.options),
             "device": describe(self.device),
             "processes": distributed.count(),
-            "seconds": round(self.progress.seconds, 1),
+            "seconds": round(self.progress.seconds, 3),
             "curve": self.progress.curve,
             "memory": memory_statistics(
                 self.network, p, self.trained[:: ceil(len(self.trained) / COUNTED)], self.options.batch

@@ -110,6 +110,7 @@ def sampled(engine: Engine, source: Source) -> Sample:
         np.array(scores),
         np.array([one.brightness for one in measures]),
         np.array([one.sharpness for one in measures]),
+        np.array([one.highlight for one in measures]),
     )
 
 

@@ -1,7 +1,7 @@
 """Whether parts have moved away from those that the threshold was calibrated on, and in what.
 
-Scores of passed parts, brightness and sharpness of all that were judged, are each compared with the
-calibration parts' own, by the two-sample Kolmogorov-Smirnov distance: once for each WINDOW parts, and for
+Scores of passed parts, brightness, sharpness and highlight of all that were judged, are each compared with
+the calibration parts' own, by the two-sample Kolmogorov-Smirnov distance: once for each WINDOW parts, and for
 all of the day whenever they have doubled. Looking again and again must not become an alarm by itself: each
 day and camera has FALSE_ALARMS to spend, the i-th look of a day 6 / (π² i²) of its share, so that all of
 them together stay below it, however many they are (Bonferroni; no look needs to be independent of another).
@@ -18,7 +18,7 @@ compared with. What only makes more rejects is seen in the verdicts, and here if
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from math import pi, sqrt
@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import kolmogi
 
-QUANTITIES = ("score", "brightness", "sharpness")
+QUANTITIES = ("score", "brightness", "sharpness", "highlight")
+LIGHT = frozenset({"brightness", "highlight"})
 OF_PASSES = ("score",)  # a rejected part's says what is wrong with it, not how parts are by now
 FALSE_ALARMS = 0.001  # a day and camera, at most
 WINDOW = 100  # parts
@@ -154,16 +155,17 @@ class Drift:
         self._day: date | None = None
         self._told = set(told)
 
-    def add(self, day: date, values: dict[str, float], *, passed: bool = True) -> None:
-        """The next part that was judged."""
+    def add(self, day: date, values: Mapping[str, float | None], *, passed: bool = True) -> None:
+        """The next part that was judged. None: what an older version has not measured."""
         if day != self._day:
             self._day, self.parts_today = day, 0
             for watch in self.watches.values():
                 watch.begin_day()
         self.parts_today += 1
         for name, watch in self.watches.items():
-            if passed or name not in OF_PASSES:
-                watch.add(values[name])
+            value = values[name]
+            if value is not None and (passed or name not in OF_PASSES):
+                watch.add(value)
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -198,9 +200,10 @@ class Drift:
 
 
 def _advice(moved: Sequence[str]) -> str:
-    if "brightness" in moved and "sharpness" in moved:
+    light = not LIGHT.isdisjoint(moved)
+    if light and "sharpness" in moved:
         return "look at light, exposure and lens"
-    if "brightness" in moved:
+    if light:
         return "look at light and exposure"
     if "sharpness" in moved:
         return "look at lens, focus and vibration"

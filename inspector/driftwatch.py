@@ -146,8 +146,9 @@ class DriftWatch:
         sample = bundles.sample(found)
         if sample is None or found.threshold is None or len(sample.brightness) < len(sample.scores):
             return {}
-        return {
+        references = {
             "score": sample.scores[sample.scores <= found.threshold.value],
             "brightness": sample.brightness,
             "sharpness": sample.sharpness,
         }
+        return references | ({"highlight": sample.highlight} if len(sample.highlight) else {})

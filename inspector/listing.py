@@ -179,6 +179,7 @@ def _details(record: Record) -> list[tuple[str, str]]:
         details += [
             ("brightness", _number(record.measures.brightness)),
             ("sharpness", _number(record.measures.sharpness)),
+            ("highlight", _number(record.measures.highlight)),
         ]
     details += [("label", _said(label)) for label in record.labels]
     return details

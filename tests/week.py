@@ -212,12 +212,12 @@ def inspect(settings: Settings, parts: Parts, day: int, *, clean: bool) -> dict:
 
 def moved(bundle: Bundle, day: int, judged: list[tuple[np.ndarray, float]]) -> list[str]:
     """Which quantities of these parts have moved away from the calibration's."""
-    sample = bundles.sample(bundle)
-    drift = Drift({"score": sample.scores, "brightness": sample.brightness, "sharpness": sample.sharpness})
+    sample, of_frames = bundles.sample(bundle), ("brightness", "sharpness", "highlight")
+    drift = Drift({"score": sample.scores} | {name: getattr(sample, name) for name in of_frames})
     values = []
     for image, score in judged:
         seen_as = measure(image, bundle.preprocessing.roi)
-        values.append({"score": score, "brightness": seen_as.brightness, "sharpness": seen_as.sharpness})
+        values.append({"score": score} | {name: getattr(seen_as, name) for name in of_frames})
     for number in range(WINDOW):
         one = values[number % len(values)]
         drift.add(date(2026, 1, day), one, passed=one["score"] <= bundle.threshold.value)

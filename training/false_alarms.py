@@ -3,8 +3,9 @@
     python -m training.false_alarms
 
 Each station is calibrated on parts of its own; its days are compared with them as a running station's are.
-Scores are gamma distributed, brightness and sharpness vary by 2 % and 10 % from part to part. Neighbours are
-independent, or alike: an autoregression of first order with this correlation, through calibration and days.
+Scores are gamma distributed, brightness, sharpness and highlight vary by 2 %, 10 % and 2 % from part to part.
+Neighbours are independent, or alike: an autoregression of first order with this correlation, through
+calibration and days.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from tqdm import tqdm
 from inspector.drift import FALSE_ALARMS, QUANTITIES, Drift, Floats
 
 DAYS = 20  # of each station
-MOVES = {  # what has moved, and the factors on score, brightness and sharpness
-    "nothing": (1.0, 1.0, 1.0),
-    "light -15 %": (1.0, 0.85, 1.0),
-    "sharpness -15 %": (1.0, 1.0, 0.85),
-    "score +25 %": (1.25, 1.0, 1.0),
-    "score +10 %": (1.1, 1.0, 1.0),
+MOVES = {  # what has moved, and the factors on score, brightness, sharpness and highlight
+    "nothing": (1.0, 1.0, 1.0, 1.0),
+    "light -15 %": (1.0, 0.85, 1.0, 0.85),
+    "sharpness -15 %": (1.0, 1.0, 0.85, 1.0),
+    "score +25 %": (1.25, 1.0, 1.0, 1.0),
+    "score +10 %": (1.1, 1.0, 1.0, 1.0),
 }
 ALIKE = (0.5, 0.9)
 
@@ -90,9 +91,9 @@ def _follow(drift: Drift, day: date, values: dict[str, Floats]) -> list[int]:
 def _draw(
     generator: np.random.Generator, count: int, factors: Sequence[float], alike: float
 ) -> dict[str, Floats]:
-    score, brightness, sharpness = (_standard(generator, count, alike) for _ in QUANTITIES)
+    score, brightness, sharpness, highlight = (_standard(generator, count, alike) for _ in QUANTITIES)
     gamma = np.asarray(gammaincinv(9.0, ndtr(score)), dtype=np.float64)
-    drawn = (gamma / 9.0, 0.5 + 0.01 * brightness, 0.01 + 0.001 * sharpness)
+    drawn = (gamma / 9.0, 0.5 + 0.01 * brightness, 0.01 + 0.001 * sharpness, 0.8 + 0.016 * highlight)
     return {name: factor * one for name, factor, one in zip(QUANTITIES, factors, drawn, strict=True)}
 
 

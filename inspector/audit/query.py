@@ -96,7 +96,7 @@ class Queries:
             conditions.append(Inspections.id.in_(_latest(label)))
         query = (
             _labelled(but=("stages",) if framed else ())
-            .add_columns(*_frame_columns(), MeasuresTable.brightness, MeasuresTable.sharpness)
+            .add_columns(*_frame_columns(), *_MEASURED)
             .join(Frames, Frames.inspection_id == Inspections.id, isouter=not framed)
             .outerjoin(MeasuresTable, MeasuresTable.inspection_id == Inspections.id)
             .where(*conditions)
@@ -110,7 +110,7 @@ class Queries:
         columns = (Inspections.id, Inspections.time, Inspections.verdict, Inspections.score)
         query = (
             select(*columns)
-            .add_columns(MeasuresTable.brightness, MeasuresTable.sharpness)
+            .add_columns(*_MEASURED)
             .join(MeasuresTable, MeasuresTable.inspection_id == Inspections.id)
             .where(
                 MeasuresTable.inspection_id > after,
@@ -191,7 +191,7 @@ class Queries:
             frame=None if frame is None else StoredFrame(*frame[1:]),
             heatmap=None if heatmap is None else _heatmap(heatmap),
             bundle=None if bundle is None else BundleRecord(**bundle._mapping),
-            measures=None if measures is None else Measures(measures.brightness, measures.sharpness),
+            measures=None if measures is None else Measures(*measures[1:]),
             labels=[Label(**row._mapping) for row in said],
         )
 
@@ -200,6 +200,7 @@ class Queries:
             return connection.execute(query).all()
 
 
+_MEASURED = (MeasuresTable.brightness, MeasuresTable.sharpness, MeasuresTable.highlight)
 _LATEST = select(func.max(Labels.id)).group_by(Labels.inspection_id)
 
 
@@ -238,12 +239,12 @@ def _frame_columns() -> list[Any]:
 
 def _part(row: Row[Any]) -> Part:
     values = dict(row._mapping)
-    brightness, sharpness = values.pop("brightness"), values.pop("sharpness")
+    measures = [values.pop(column.key) for column in _MEASURED]
     frame = {field.name: values.pop(f"frame_{field.name}") for field in fields(StoredFrame)}
     return Part(
         inspection=LoggedInspection(**values),
         frame=None if frame["path"] is None else StoredFrame(**frame),
-        measures=None if brightness is None else Measures(brightness, sharpness),
+        measures=None if measures[0] is None else Measures(*measures),
     )
 
 

@@ -80,10 +80,13 @@ class Heatmap:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What light and lens made of a frame: mean grey, 0 to 1, and the fine contrast relative to it."""
+    """What light and lens made of a frame: mean grey, 0 to 1, the fine contrast relative to it, and the grey
+    of the brightest places, which the first logs did not have.
+    """
 
     brightness: float
     sharpness: float
+    highlight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ class JudgedPart:
     score: float
     brightness: float
     sharpness: float
+    highlight: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

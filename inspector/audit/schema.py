@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0002"  # of the newest migration; four digits, counting up
+REVISION = "0003"  # of the newest migration; four digits, counting up
 
 _Json = JSON(none_as_null=True)
 
@@ -142,6 +142,7 @@ class Measures(Base):
     inspection_id: Mapped[int] = mapped_column(ForeignKey("inspections.id"), primary_key=True)
     brightness: Mapped[float]
     sharpness: Mapped[float]
+    highlight: Mapped[float | None]
 
 
 class Labels(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import safetensors.numpy
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 class Sample:
     """One entry for each calibration part, float64, in the order in which they were taken.
 
-    scores: (n,). brightness (mean grey, 0 to 1) and sharpness: (n,) each, or (0,) where not measured.
+    scores: (n,). brightness (mean grey, 0 to 1), sharpness and highlight: (n,) each, or (0,) where not
+    measured.
     """
 
     scores: NDArray[np.float64]
     brightness: NDArray[np.float64]
     sharpness: NDArray[np.float64]
+    highlight: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 def to_bytes(sample: Sample) -> bytes:
@@ -30,4 +32,5 @@ def to_bytes(sample: Sample) -> bytes:
 def from_bytes(data: bytes) -> Sample:
     """What to_bytes() made. Raises SafetensorError or KeyError for anything else."""
     arrays = safetensors.numpy.load(data)
+    arrays.setdefault("highlight", np.empty(0))  # the first bundles were calibrated without it
     return Sample(**{f.name: arrays[f.name] for f in fields(Sample)})

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from inspector.appearance import measure
+from inspector.drift import distance, least
 
 
 def picture(size=300):
@@ -18,6 +19,30 @@ def test_less_light_is_less_bright_and_as_sharp():
     assert bright.brightness == pytest.approx(image.mean() / 255, rel=0.01)
     assert dim.brightness == pytest.approx(0.85 * bright.brightness, rel=0.01)
     assert dim.sharpness == pytest.approx(bright.sharpness, rel=0.03)
+    assert dim.highlight == pytest.approx(0.85 * bright.highlight, rel=0.01)
+
+
+def test_the_highlight_is_that_of_what_shines_and_not_of_a_single_speck():
+    dull = np.full((256, 256), 60, np.uint8)
+    dull[:4, :40] = 200
+    speck = dull.copy()
+    speck[128, 128:130] = 255
+    assert measure(dull, None).highlight == pytest.approx(200 / 255)
+    assert measure(speck, None).highlight == pytest.approx(200 / 255)
+
+
+def test_less_light_moves_the_highlight_of_parts_whose_own_grey_hides_it_from_the_mean():
+    generator = np.random.default_rng(0)
+    seen = {factor: [] for factor in (1.0, 0.85)}
+    for factor, measures in seen.items():
+        for grey in generator.uniform(40, 200, 100):  # the parts differ; the edge that shines is alike on all
+            part = np.full((256, 256), grey) + generator.normal(0, 5, (256, 256))
+            part[:8] = generator.normal(235, 3, (8, 256))
+            measures.append(measure(np.clip(factor * part, 0, 255).astype(np.uint8), None))
+    before, after = (np.array([(one.brightness, one.highlight) for one in seen[f]]) for f in seen)
+    found = [distance(np.sort(before[:, k]), np.sort(after[:, k])) for k in (0, 1)]
+    needed = least(1, 100, 100)
+    assert found[0] < needed < found[1]
 
 
 def test_a_smeared_lens_is_as_bright_and_less_sharp():

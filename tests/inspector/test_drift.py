@@ -15,7 +15,7 @@ from inspector.drift import FALSE_ALARMS, QUANTITIES, SMALLEST, WINDOW, Drift, d
 from training.false_alarms import MOVES, measure
 
 TODAY = date(2026, 5, 9)
-NORMAL = {"score": 1.0, "brightness": 0.5, "sharpness": 0.01}
+NORMAL = {"score": 1.0, "brightness": 0.5, "sharpness": 0.01, "highlight": 0.8}
 
 
 def parts(count: int, seed: int = 0, **factors: float) -> list[dict[str, float]]:
@@ -76,6 +76,7 @@ def test_a_change_is_told_once_and_names_what_has_moved() -> None:
     [
         ({"sharpness": 0.7}, ("sharpness",), "lens, focus"),
         ({"sharpness": 0.7, "brightness": 0.8}, ("brightness", "sharpness"), "light, exposure and lens"),
+        ({"highlight": 0.85}, ("highlight",), "light and exposure"),
         ({"score": 1.2}, ("score",), "light and lens are as they were"),
     ],
 )
@@ -115,6 +116,14 @@ def test_a_daemon_started_anew_does_not_tell_again_what_was_told() -> None:
     assert feed(drift, parts(400, 1, brightness=0.85)) == []
     over = calibrated(told=("brightness",))
     assert feed(over, parts(400, 1)) == [()]
+
+
+def test_what_an_older_version_has_not_measured_is_left_out() -> None:
+    drift = calibrated()
+    for row in parts(WINDOW, 1, highlight=0.85):
+        drift.add(TODAY, row | {"highlight": None})
+    assert drift.moved == ()
+    assert drift.watches["highlight"].moved is None
 
 
 def test_of_parts_that_were_rejected_light_and_lens_are_followed_and_the_score_is_not() -> None:

@@ -44,6 +44,7 @@ def station(quick_station):
         np.array([engine.score(image).score for image in images]),
         np.array([one.brightness for one in seen]),
         np.array([one.sharpness for one in seen]),
+        np.array([one.highlight for one in seen]),
     )
     highest = replace(bundle.threshold, value=float(sample.scores.max()))
     child = bundles.with_threshold(bundle, highest, sample=sample)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from sqlalchemy import create_engine
 
 from inspector.audit import AuditLog, database
 from inspector.audit.labels import add_label
+from inspector.audit.records import Measures
 from inspector.audit.schema import REVISION, Base
 from inspector.errors import LogError
 from tests.inspector.audit.conftest import passed, register
+
+ADDED = r"\n|, (?=[a-z_]+ [A-Z])"  # a column that a later migration adds stands on the line of the one before
 
 
 def schema(path: Path) -> list[tuple[str, str]]:
@@ -39,7 +43,9 @@ def test_constraints_that_alembic_does_not_compare_agree(path: Path, tmp_path: P
     engine.dispose()
 
     def parts(path: Path) -> dict[str, list[str]]:
-        lines = {name: [line.strip(" ,\t") for line in sql.split("\n")] for name, sql in schema(path) if sql}
+        lines = {
+            name: [line.strip(" ,\t") for line in re.split(ADDED, sql)] for name, sql in schema(path) if sql
+        }
         return {
             name: sorted(x for x in found if x not in "()")
             for name, found in lines.items()
@@ -88,6 +94,20 @@ def test_an_older_log_is_brought_up_to_date_and_loses_nothing(path: Path, by: st
         assert [(row.reason, row.label) for row in log.inspections()] == [
             ("late", "normal" if by == "a label" else None)
         ]
+
+
+def test_measures_of_an_older_log_are_kept_and_what_it_has_not_measured_is_none(path: Path) -> None:
+    path.parent.mkdir()
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        database._upgrade(connection, "0002")
+        connection.exec_driver_sql(
+            "INSERT INTO inspections (time, camera, recipe, verdict, reason) "
+            "VALUES ('2026-05-09T12:00:00.000000Z', 'top', 'demo', 3, 'late')"
+        )
+        connection.exec_driver_sql("INSERT INTO measures VALUES (1, 0.5, 0.01)")
+    AuditLog.open(path).close()
+    with AuditLog.open(path, readonly=True) as log:
+        assert log.get(1).measures == Measures(0.5, 0.01, None)
 
 
 def test_an_older_log_is_not_read_half(path: Path) -> None:

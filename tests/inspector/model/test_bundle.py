@@ -69,6 +69,7 @@ def test_the_scores_behind_a_threshold_are_kept_and_verified(stored: Bundle, thr
         [0.5, 0.5, 0.4],
         [],
     ]
+    assert back.highlight.size == 0
     assert bundles.sample(bundles.with_threshold(child, replace(threshold, n=3))) is None
     file = child.path / "calibration.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"!")

@@ -50,11 +50,12 @@ def train(
     progress: bool = True,
     reports: bool = True,
     start: Bundle | None = None,
+    resumable: bool = True,
 ) -> Bundle:
     """Train on these images of normal parts and store the bundle, uncalibrated and not yet active.
 
     reports: write what training.report.path_of() names, beside the bundle. start: go on from the weights of
-    this bundle, of the same architecture, in place of fresh ones.
+    this bundle, of the same architecture, in place of fresh ones. resumable: leave checkpoints.
 
     The same images and options go on with an unfinished run. On the CPU the result does not depend on
     interruptions; on a GPU it varies in the last digits. SIGINT and SIGTERM leave a checkpoint.
@@ -63,7 +64,7 @@ def train(
     """
     try:
         with distributed.joined(options.device):
-            return _Run(images, recipe_dir, options, progress, start).finish(reports)
+            return _Run(images, recipe_dir, options, progress, start, resumable).finish(reports)
     except KeyboardInterrupt:
         raise TrainingError("training stopped outside its steps; run the same command again") from None
 
@@ -78,6 +79,7 @@ class _Run:
         options: TrainOptions,
         progress: bool,
         start: Bundle | None,
+        resumable: bool,
     ) -> None:
         if len(images) < 2:
             raise TrainingError(f"{len(images)} images are too few to train on: expected at least 2")
@@ -89,6 +91,7 @@ class _Run:
             torch.set_num_threads(options.threads)
         self.options = options
         self.recipe_dir = recipe_dir
+        self.resumable = resumable
         self.bar = progress and distributed.leading()
         self.device = distributed.place(options.device)
         self.pictures = Pictures(images, options.preprocessing(), progress=self.bar)
@@ -158,17 +161,19 @@ class _Run:
                 if distributed.anywhere(stop.is_set()):
                     self._save()
                     distributed.told("saved")  # or the end of another process would end this one before it is
-                    raise TrainingError(
-                        f"training stopped at step {p.step} of {total}; nothing is lost: run the same "
-                        f"command again to go on (checkpoint in {self.folder})"
-                    )
+                    raise TrainingError(f"training stopped at step {p.step} of {total}{self._way_on()}")
                 if p.step % self.steps == 0 and time.monotonic() - saved >= CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()
         self._save()
 
+    def _way_on(self) -> str:
+        if not self.resumable:
+            return ""
+        return f"; nothing is lost: run the same command again to go on (checkpoint in {self.folder})"
+
     def _save(self) -> None:
-        if distributed.leading():
+        if self.resumable and distributed.leading():
             checkpoint.save(self.folder, self.network, self.optimizer, self.progress)
 
     def _step(self) -> float:

@@ -40,6 +40,7 @@ WEIGHTS = "weights.safetensors"
 SAMPLE = "calibration.safetensors"
 RECORD = "bundle.json"
 CURRENT = "current"
+PIECE = 4 << 20  # bytes
 
 __all__ = [
     "Architecture",
@@ -91,8 +92,7 @@ def write(
     """Store a bundle, whole or not at all. Raises BundleError when it cannot be written."""
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state_dict.items()}
     with _staged(recipe_dir) as folder:
-        safetensors.torch.save_file(tensors, folder / WEIGHTS)
-        _fsync(folder / WEIGHTS)
+        _write_in_pieces(folder / WEIGHTS, safetensors.torch.save(tensors))
         record = {
             "format": FORMAT,
             "architecture": to_json(architecture),
@@ -319,6 +319,15 @@ def _finish(folder: Path, record: Mapping[str, Any]) -> Path:
         # the same bundle is there already; load() will say so if it is not intact
     _fsync(folder.parent)
     return final
+
+
+def _write_in_pieces(path: Path, data: bytes) -> None:
+    """Durable, PIECE after PIECE: a row committed on the same disk meanwhile waits for one of them."""
+    with path.open("wb") as file:
+        for start in range(0, len(data), PIECE):
+            file.write(memoryview(data)[start : start + PIECE])
+            file.flush()
+            os.fdatasync(file.fileno())
 
 
 def _fsync(path: Path) -> None:

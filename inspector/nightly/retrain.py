@@ -51,7 +51,7 @@ from training.trial import eight_bit
 
 logger = structlog.get_logger()
 
-ROOM_MIB = 512  # beside log.min_free_mib, for checkpoints and reports
+ROOM_MIB = 512  # beside log.min_free_mib, for reports
 FEWEST = 20  # parts kept apart that are worth comparing on
 
 
@@ -122,7 +122,11 @@ def _one(night: Night) -> Iterator[str]:
     yield f"recipe '{recipe}': {_counts(chosen)}"
     manifest = chosen.manifest(recipe=recipe, seed=night.seed, active=active.id, made=_now())
     trained = train(
-        [one.file for one in chosen.learn], night.staging, options(night, active), start=warm(night, active)
+        [one.file for one in chosen.learn],
+        night.staging,
+        options(night, active),
+        start=warm(night, active),
+        resumable=False,  # the next night begins anew; and a row must not wait for a large file on its disk
     )
     candidate = calibrated(night, active, trained, chosen, manifest)
     outcome, page = _gate(night, active, candidate, chosen, manifest)
@@ -195,7 +199,7 @@ def _sweep(night: Night) -> None:
 def _require_room(night: Night, active: Bundle) -> None:
     """A night must not leave the line without its floor."""
     data, floor = night.settings.station.data, night.settings.log.min_free_mib
-    needed = floor + ROOM_MIB + 6 * ((active.path / WEIGHTS).stat().st_size >> 20)
+    needed = floor + ROOM_MIB + 3 * ((active.path / WEIGHTS).stat().st_size >> 20)
     free = shutil.disk_usage(data).free >> 20
     if free < needed:
         raise NoSpaceError(

@@ -107,6 +107,22 @@ def test_a_stopped_run_goes_on_to_the_same_result(
     assert not (tmp_path / "pieces" / "training").exists()
 
 
+def test_a_run_that_nobody_will_resume_writes_nothing_before_its_bundle(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", 0.0)
+    written: list[Path] = []
+    monkeypatch.setattr(checkpoint, "save", lambda folder, *_: written.append(folder))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5, signal.SIGTERM)
+        with pytest.raises(TrainingError, match=r"stopped at step 5 of 9$"):
+            fit.train(images, tmp_path / "m", OPTIONS, progress=False, resumable=False)
+    fit.train(images, tmp_path / "m", OPTIONS, progress=False, resumable=False)
+    assert written == []
+    fit.train(images, tmp_path / "n", OPTIONS, progress=False)
+    assert written, "the patch shows what would have been written"
+
+
 def test_a_checkpoint_of_another_run_is_kept_and_not_used(
     images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

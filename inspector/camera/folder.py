@@ -37,6 +37,7 @@ class FolderCamera:
         self._position = after
         self._next: Frame | Lost | None = None
         self._due = 0.0
+        self._reading_s = 0.0  # what the last image took
         self._asked: deque[int] = deque()
         self._ended = False
 
@@ -60,6 +61,11 @@ class FolderCamera:
     def fetch(self, timeout_s: float) -> Frame | Lost | Exhausted | None:
         """The next image when it is due or asked for; Lost("unreadable") in place of a broken file."""
         if self._next is None and not self._ended:
+            rest = self._rest_s()
+            if rest > timeout_s:
+                time.sleep(timeout_s)
+                return None
+            time.sleep(rest)
             self._next = self._load()
         event = self._next
         if event is None:
@@ -103,6 +109,17 @@ class FolderCamera:
         time.sleep(timeout_s)
         return None
 
+    def _rest_s(self) -> float:
+        """Until the next image should be read: half a period before it is due, sooner where that takes long.
+
+        A camera needs no processor to expose; one that decodes a file as soon as it has handed over the last
+        would take it from the daemon just when that has a part to judge.
+        """
+        if self._on_demand:
+            return 0.0  # nobody knows when it will be asked for
+        ahead = max(self._period_s / 2, 2 * self._reading_s)
+        return max(0.0, self._due - ahead - time.monotonic())
+
     def _load(self) -> Frame | Lost | None:
         """Read the next image before it is due, so that reading does not delay it; None at the end."""
         turn, place = divmod(self._position, len(self._files))
@@ -113,10 +130,13 @@ class FolderCamera:
         file = self._files[self._order[place]]
         self._position += 1
         source = str(file.relative_to(self._settings.path))
+        began = time.monotonic()
         try:
             return Frame(read_image(file), self._position, 0, source)
         except CameraError as error:
             return Lost("unreadable", 1, str(error), frame_id=self._position)
+        finally:
+            self._reading_s = time.monotonic() - began
 
     def _ordered(self, turn: int) -> list[int]:
         order = list(range(len(self._files)))

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inspector.camera import Exhausted, Frame, Lost
+from inspector.camera import Exhausted, Frame, Lost, folder
 from inspector.camera.folder import FolderCamera, read_image
 from inspector.errors import CameraError, CameraSetupError
 from inspector.settings import CameraSettings
@@ -86,6 +86,47 @@ def test_fetch_returns_in_time_when_nothing_is_due(root):
     one.open()
     assert isinstance(one.fetch(0.0), Frame)
     assert one.fetch(0.01) is None
+
+
+class Clock:
+    """Time that passes only where it is slept or read away."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def monotonic_ns(self):
+        return round(self.now * 1e9)
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.mark.parametrize("takes_s", [0.001, 0.06])
+def test_an_image_is_read_late_enough_to_leave_the_processor_and_early_enough_to_be_in_time(
+    root, monkeypatch, takes_s
+):
+    clock, read, shown = Clock(), [], []
+    plainly = folder.read_image
+
+    def reading(file):
+        read.append(clock.now)
+        clock.sleep(takes_s)
+        return plainly(file)
+
+    monkeypatch.setattr(folder, "time", clock)
+    monkeypatch.setattr(folder, "read_image", reading)
+    one = camera(root, fps=10.0, repeat=True)
+    one.open()
+    while len(shown) < 12:
+        if isinstance(one.fetch(0.02), Frame):
+            shown.append(clock.now)
+    steady = shown[3:]  # how long reading takes is known by then
+    assert np.diff(steady) == pytest.approx(np.full(len(steady) - 1, 0.1))
+    rests = [began - max(at for at in shown if at <= began) for began in read[4:-1]]
+    assert min(rests) >= (0.04 if takes_s < 0.05 else 0.0)
 
 
 def test_plc_trigger_shows_an_image_for_each_token_and_none_unasked(root):

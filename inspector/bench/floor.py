@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,12 +29,30 @@ class Work:
     bytes: float  # weights at their precision, the picture, the map
 
 
+def _attention(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any
+) -> int:
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _distances(x: tuple[int, ...], y: tuple[int, ...], *_: Any, **__: Any) -> int:
+    return 2 * prod(x) * y[-2]  # |x - y|² = |x|² + |y|² - 2 x·y
+
+
+# what torch's counter does not know: attention on the CPU and the distances from a bank
+UNCOUNTED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._euclidean_dist: _distances,
+    torch.ops.aten._cdist_forward: _distances,  # of few
+}
+
+
 def work(bundle: Bundle, precision: str) -> Work:
     """Counted while the plain network runs; unread errors of the feature method count, too."""
     network = plain_network(bundle)
     size = bundle.architecture.size
     x = torch.zeros(1, 3, size, size)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         smooth(error_of(network, x, bundle, "float32"), bundle.scoring.sigma)
     weights = sum(t.numel() for t in network.state_dict().values())
     each = PRECISIONS[precision].itemsize

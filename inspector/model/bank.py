@@ -45,5 +45,6 @@ class MemoryBank(nn.Module):
 
     def rows(self, features: Tensor) -> Tensor:
         """Features as they are compared: (B, C, H, W) -> (B, side², C)."""
-        pooled = F.adaptive_avg_pool2d(features, self.side)
+        same = features.shape[-2:] == (self.side, self.side)
+        pooled = features if same else F.adaptive_avg_pool2d(features, self.side)
         return pooled.flatten(2).transpose(1, 2)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from inspector.errors import ModelError
 from inspector.model.backbone import Backbone
 from inspector.model.bank import MemoryBank
+from inspector.model.enlarging import enlarged_sum
 from inspector.model.memory import Addressing, Memory
 from inspector.model.network import Bottleneck, Network, Reconstruction
 from inspector.model.records import Architecture, Scoring
@@ -205,11 +206,7 @@ class FeatureAutoencoder(Network):
         for k, error in zip(self.read, self.unusual(levels), strict=True):
             side, weighed = error.shape[-1], self.weight[k] * error
             by_side[side] = by_side[side] + weighed if side in by_side else weighed
-        shown = [
-            F.interpolate(error[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
-            for error in by_side.values()
-        ]
-        return torch.stack(shown).sum(dim=0).clamp(min=0)
+        return enlarged_sum(list(by_side.values()), size).clamp(min=0)
 
     def views(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
         """The errors that go into the map: features are no picture."""

@@ -6,9 +6,13 @@ import cv2
 import pytest
 from typer.testing import CliRunner
 
+from inspector.bench import floor as floors
+from inspector.bench.engine import untrained
+from inspector.bench.floor import work
 from inspector.bench.timing import in_turns
 from inspector.cli import app
 from inspector.errors import InspectorError, SettingsError
+from inspector.model.network import build
 
 
 def bench(*options: str):
@@ -53,6 +57,23 @@ def test_the_engine_beside_its_floor(tmp_path):
     assert min(figures["memory_mib"]["with_the_engine"], figures["memory_mib"]["before"]) > 50  # torch alone
     assert "floor" in printed
     assert cv2.imread(str(plot)) is not None
+
+
+@pytest.mark.parametrize("method", ["paper", "feature"])
+def test_the_floor_counts_attention_and_distances_too(tmp_path, monkeypatch, method):
+    """torch's own counter knows neither on a CPU."""
+    bundle = untrained(tmp_path, method, "tiny")
+    a = bundle.architecture
+    counted = work(bundle, "float32").flops
+    monkeypatch.setattr(floors, "UNCOUNTED", {})
+    less = work(bundle, "float32").flops
+    if method == "paper":
+        tokens = (a.size // a.patch) ** 2 + 1
+        missing = a.depth * 4 * tokens**2 * a.dim
+    else:
+        banks = build(a).banks
+        missing = sum(2 * bank.side**2 * bank.slots.numel() for bank in banks)
+    assert counted - less == missing > 0
 
 
 def test_a_model_asks_for_a_station_file(tmp_path, monkeypatch):

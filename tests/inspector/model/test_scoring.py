@@ -62,6 +62,20 @@ def test_smoothing_is_scipys(sigma: float) -> None:
     np.testing.assert_allclose(smooth(error, sigma), want, atol=1e-5)
 
 
+@pytest.mark.parametrize(("height", "width"), [(384, 384), (256, 48), (97, 60), (7, 12)])
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0])
+def test_one_map_alone_is_smoothed_in_bands_and_comes_out_the_same(
+    height: int, width: int, sigma: float
+) -> None:
+    error = torch.rand(1, height, width)
+    want = gaussian_filter(error[0].double().numpy(), sigma, mode="mirror")
+    got = smooth(error, sigma)
+    assert got.is_contiguous()
+    np.testing.assert_allclose(got[0], want, atol=1e-5)
+    turned = error.transpose(1, 2).contiguous().transpose(1, 2)  # the same map, stored by columns
+    torch.testing.assert_close(smooth(turned, sigma), got)
+
+
 def test_no_border_artefact() -> None:
     """An even error stays even: nothing darkens or brightens towards the edge, at any sigma."""
     for sigma in (0.0, 1.0, 4.0, 30.0):
@@ -79,6 +93,19 @@ def test_image_scores() -> None:
     top = image_score(score_map, Scoring(reduction="top", top_share=0.0004))
     assert top.tolist() == [9997.5, 19997.5]
     assert image_score(score_map, Scoring(reduction="top", top_share=1.0))[0] == pytest.approx(4999.5)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.002, 0.02, 0.2])
+@pytest.mark.parametrize("pixels", ["rough", "one bright corner", "many alike"])
+def test_the_highest_pixels_are_found_wherever_they_lie(share: float, pixels: str) -> None:
+    score_map = torch.rand(2, 96, 96, generator=torch.Generator().manual_seed(0))
+    if pixels == "one bright corner":
+        score_map[0, :20, :20] += 1
+    if pixels == "many alike":
+        score_map = (score_map * 4).round()
+    count = max(1, int(np.ceil(share * 96 * 96)))
+    want = score_map.flatten(1).sort(dim=1, descending=True).values[:, :count].mean(dim=1)
+    torch.testing.assert_close(image_score(score_map, Scoring(reduction="top", top_share=share)), want)
 
 
 @pytest.mark.parametrize("reduction", ["max", "top"])

@@ -73,4 +73,4 @@ class Normalise:
         x = pixels.float() / white
         x = x[:, :, None].expand(-1, -1, 3) if x.ndim == 2 else x
         lines = (x.flatten(1) - self.mean) / self.std
-        return lines.unflatten(1, (-1, 3)).permute(2, 0, 1)[None]
+        return lines.view(len(lines), -1, 3).permute(2, 0, 1)[None]

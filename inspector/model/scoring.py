@@ -77,7 +77,7 @@ def _bands(size: int, sigma: float, radius: int, device: torch.device) -> Tensor
         counts = [n for n in range(1, size + 1) if size % n == 0 and size // n > radius]
         count = min(counts, key=lambda n: size // n + radius * (n - 1), default=1)
         height, reach = size // count, size // count + radius * (count - 1)
-        blocks = _matrix(size, sigma, radius, device).unflatten(0, (count, height))
+        blocks = _matrix(size, sigma, radius, device).view(count, height, size)
         starts = [block * (height - radius) for block in range(count)]
         pieces = [block[:, at : at + reach] for block, at in zip(blocks, starts, strict=True)]
         return torch.stack(pieces).contiguous()
@@ -141,7 +141,7 @@ def image_score(score_map: Tensor, scoring: Scoring) -> Tensor:
     count = max(1, ceil(scoring.top_share * pixels.shape[1]))
     if pixels.shape[1] % STRETCH == 0 and count < pixels.shape[1] // STRETCH:
         # the highest pixels lie in as many stretches: in those with the highest peaks
-        stretches = pixels.unflatten(1, (-1, STRETCH))
+        stretches = pixels.reshape(len(pixels), -1, STRETCH)
         best = stretches.amax(dim=2).topk(count, dim=1, sorted=False).indices
         pixels = stretches.gather(1, best[:, :, None].expand(-1, -1, STRETCH)).flatten(1)
     return pixels.topk(count, dim=1).values.mean(dim=1)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 RUNS = 3  # of which the fastest counts
+FEW = 4  # outputs, of which oneDNN would compute 16
 After = tuple[str, list[float], str]  # oneDNN's name of an activation, its numbers, its variant
 ACTIVATIONS: dict[type[nn.Module], Callable[[Any], After]] = {
     nn.ReLU: lambda _: ("relu", [], ""),
@@ -58,6 +59,8 @@ def pack(matrix: nn.Module, shape: torch.Size, dtype: torch.dtype, act: nn.Modul
     if not isinstance(weight, Tensor) or weight.device.type != "cpu" or not known or not available(dtype):
         return None
     after = ("none", [], "") if act is None or isinstance(act, nn.Identity) else ACTIVATIONS[type(act)](act)
+    if dtype == torch.float32 and Narrow.fits(matrix):
+        return Narrow(matrix, act)
     forward = type(matrix).forward
     if isinstance(matrix, nn.Linear) and forward is nn.Linear.forward:
         return PackedLinear(matrix, shape, dtype, after)
@@ -177,6 +180,61 @@ class PackedTransposed(Packed):
         x = x.to(self.dtype, memory_format=torch.channels_last)
         y: Tensor = _ops()._convolution_transpose_pointwise(x, weight, self.bias, *self.how, *self.after)
         return y
+
+
+class Narrow(nn.Module):
+    """A convolution with few outputs: (B, I, H, W) -> (B, O, H, W).
+
+    All its products are one matrix product; then what belongs to a neighbour is added there.
+    """
+
+    def __init__(self, matrix: Any, act: nn.Module | None):
+        super().__init__()
+        weight = matrix.weight.detach()
+        if isinstance(matrix, nn.ConvTranspose2d):
+            weight = weight.transpose(0, 1).flip(2, 3)
+        self.window = weight.shape[2:]
+        self.taps = weight.permute(2, 3, 0, 1).flatten(0, 2).contiguous()  # (rows · columns · O, I)
+        self.bias = None if matrix.bias is None else matrix.bias.detach().view(-1, 1, 1, 1)
+        self.act = nn.Identity() if act is None else act
+
+    @staticmethod
+    def fits(matrix: nn.Module) -> bool:
+        """Whether this layer is one: stride 1, and as many places out as in."""
+        plain = {nn.Conv2d: nn.Conv2d.forward, nn.ConvTranspose2d: nn.ConvTranspose2d.forward}
+        if (
+            not isinstance(matrix, nn.Conv2d | nn.ConvTranspose2d)
+            or type(matrix).forward not in plain.values()
+        ):
+            return False
+        middle = tuple(side // 2 for side in matrix.kernel_size)
+        odd = all(side % 2 for side in matrix.kernel_size) and matrix.padding == middle
+        single = {*matrix.stride, *matrix.dilation, matrix.groups} == {1} and set(matrix.output_padding) == {
+            0
+        }
+        return odd and single and matrix.out_channels <= FEW and matrix.padding_mode == "zeros"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        batch, _, height, width = x.shape
+        products = self.taps @ x.permute(0, 2, 3, 1).flatten(0, 2).T
+        products = products.view(*self.window, -1, batch, height, width)
+        rows, columns = (side // 2 for side in self.window)
+        out = products[rows, columns] + (0 if self.bias is None else self.bias)
+        for row in range(self.window[0]):
+            for column in range(self.window[1]):
+                if (row, column) != (rows, columns):
+                    here, there = _overlap(row - rows, height)
+                    left, right = _overlap(column - columns, width)
+                    out[..., here, left] += products[row, column][..., there, right]
+        y: Tensor = self.act(out.transpose(0, 1))
+        return y
+
+
+def _overlap(shift: int, size: int) -> tuple[slice, slice]:
+    """Where a line and the same line, moved up by shift, are both there: in the line, in the moved one."""
+    shift = max(-size, min(shift, size))
+    return slice(max(-shift, 0), size - max(shift, 0)), slice(max(shift, 0), size + min(shift, 0))
 
 
 def _ops() -> Any:

@@ -110,18 +110,18 @@ class Restorer(Autoencoder):
         with torch.autocast(x.device.type, enabled=False):
             strong = strength(halved(change))
         unusual = ((strong - self.usual) / (self.spread + floor)).clamp(*UNUSUAL)
-        return torch.cat([F.pixel_unshuffle(change, 2), unusual], dim=1)
+        return torch.cat([unshuffled(change), unusual], dim=1)
 
     def overview(self, x: Tensor, evidence: Tensor) -> Tensor:
         """What the coarse net thinks of the whole part: x and evidence -> (B, CONTEXT, S/4, S/4)."""
         change = evidence[:, :12].reshape(len(x), 3, 4, *evidence.shape[2:]).mean(dim=2)  # of 2 x 2 pixels
-        seen = F.pixel_unshuffle(torch.cat([halved(x), change, evidence[:, 12:]], dim=1), 2)
+        seen = unshuffled(torch.cat([halved(x), change, evidence[:, 12:]], dim=1))
         context: Tensor = self.coarse(beside(seen, self.where.expand(len(x), -1, -1, -1)))
         return context
 
     def detail(self, x: Tensor, evidence: Tensor, context: Tensor) -> Tensor:
         """Logit of damage, of the whole part or a piece of all three: (B, 1, S/2, S/2)."""
-        seen = beside(F.pixel_unshuffle(x, 2), evidence, enlarged(context, 2))
+        seen = beside(unshuffled(x), evidence, enlarged(context, 2))
         logit: Tensor = self.fine(seen) + RARE
         return logit
 
@@ -142,6 +142,11 @@ def halved(x: Tensor) -> Tensor:
     """Mean of 2 x 2 places: (B, C, H, W) -> (B, C, H/2, W/2); some slices do it faster than avg_pool2d."""
     lines = x[..., ::2, :] + x[..., 1::2, :]
     return (lines[..., ::2] + lines[..., 1::2]) / 4
+
+
+def unshuffled(x: Tensor) -> Tensor:
+    """F.pixel_unshuffle(x, 2) in a quarter of its time: (B, C, H, W) -> (B, 4 · C, H/2, W/2)."""
+    return torch.stack([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=2).flatten(1, 2)
 
 
 def beside(*maps: Tensor) -> Tensor:

@@ -159,6 +159,51 @@ def test_each_activation_is_the_one_that_it_stands_for(act: type[nn.Module]) -> 
         torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("act", [None, nn.Tanh()])
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("outputs", [1, 3, 4])
+def test_a_convolution_with_few_outputs_is_one_product(
+    layer: type[nn.Module], outputs: int, act: nn.Module | None
+) -> None:
+    if not packed.available(torch.float32):
+        pytest.skip("torch without oneDNN")
+    torch.manual_seed(0)
+    conv = layer(6, outputs, (3, 5), padding=(1, 2), bias=act is None)
+    net = nn.Sequential(conv, *([act] if act else [])).eval()
+    x = torch.randn(2, 6, 9, 14)
+    with torch.inference_mode():
+        expected = net(x)
+        fold(net, lambda: net(x))
+        assert isinstance(net[0], packed.Narrow)
+        torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            net(x[:1, :, :1, :2]), conv_of(conv, act, x[:1, :, :1, :2]), atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(6, 3, 3, stride=2, padding=1),
+        nn.Conv2d(6, 3, 3),
+        nn.Conv2d(6, 3, 2, padding=1),
+        nn.Conv2d(6, 3, 3, padding=2, dilation=2),
+        nn.Conv2d(6, 3, 3, padding=1, groups=3),
+        nn.Conv2d(6, 5, 3, padding=1),
+        nn.Conv2d(6, 3, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(6, 3, 4, stride=2, padding=1),
+        nn.Linear(6, 3),
+    ],
+)
+def test_other_layers_are_not_taken_for_one(layer: nn.Module) -> None:
+    assert not packed.Narrow.fits(layer)
+
+
+def conv_of(conv: nn.Module, act: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
+    y = conv(x)
+    return y if act is None else act(y)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_layers_that_are_used_twice_or_are_of_another_kind_stay_as_they_are(stride: int) -> None:
     class Twice(nn.Module):

@@ -8,8 +8,10 @@ them together stay below it, however many they are (Bonferroni; no look needs to
 A distance below SMALLEST is never told: no two days are quite alike.
 
 That holds for parts that are independent of one another. Parts whose neighbours are alike tell less than
-their number: they are counted as effective() says, which is true of an autoregression of first order. What
-varies more slowly than a window lasts, such as daylight or batches of material, has moved, and is told so.
+their number: they are counted as effective() says, which is true of an autoregression of first order, and
+neighbours of today are taken to be at least as alike as those of the calibration were: a window that lies far
+off by chance hardly shows how alike its parts are. What varies more slowly than a window lasts, such as
+daylight or batches of material, has moved, and is told so.
 
 Passed parts have no scores above the threshold, so neither have the calibration parts that their scores are
 compared with. What only makes more rejects is seen in the verdicts, and here if light or lens have done it.
@@ -47,17 +49,25 @@ def distance(reference: Floats, values: Floats) -> float:
     return float(np.abs(below - np.searchsorted(values, both, side="right") / len(values)).max())
 
 
-def effective(values: Floats) -> float:
-    """How many independent values tell as much as these, which are in the order in which they came.
+def likeness(values: Floats) -> float:
+    """How alike neighbours are, 0 to 1: the lag-1 correlation of values in the order in which they came.
 
-    n (1 - ρ) / (1 + ρ) with the lag-1 correlation ρ, as for the mean of an autoregression of first order
-    (Bartlett 1935); the estimate of ρ is raised by its bias (Kendall 1954), and none below 0 is taken.
+    The estimate is raised by its bias (Kendall 1954), and none below 0 is taken.
     """
-    n, off = len(values), values - values.mean()
+    off = values - values.mean()
     spread = float(off @ off)
     found = float(off[:-1] @ off[1:]) / spread if spread > 0 else 0.0
-    likeness = min(max(found + (1 + 4 * found) / n, 0.0), 1.0)
-    return max(n * (1 - likeness) / (1 + likeness), 1.0)
+    return min(max(found + (1 + 4 * found) / len(values), 0.0), 1.0)
+
+
+def effective(values: Floats, at_least: float = 0.0) -> float:
+    """How many independent values tell as much as these, which are in the order in which they came.
+
+    n (1 - ρ) / (1 + ρ) with the likeness ρ, as for the mean of an autoregression of first order (Bartlett
+    1935). at_least: what ρ is known not to be below.
+    """
+    alike = max(likeness(values), at_least)
+    return max(len(values) * (1 - alike) / (1 + alike), 1.0)
 
 
 def least(look: int, reference: float, values: float) -> float:
@@ -73,16 +83,19 @@ def least(look: int, reference: float, values: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The calibration parts' values, sorted, and how many independent ones they are worth."""
+    """The calibration parts' values, sorted, how many independent ones they are worth, and the likeness of
+    neighbours.
+    """
 
     ordered: Floats
     count: float
+    alike: float
     median: float
 
     @classmethod
     def of(cls, values: Floats) -> Reference:
         """values: in the order in which they were scored."""
-        return cls(np.sort(values), effective(values), float(np.median(values)))
+        return cls(np.sort(values), effective(values), likeness(values), float(np.median(values)))
 
 
 @dataclass(slots=True)
@@ -99,7 +112,7 @@ class Comparison:
         self.looks += 1
         found = np.sort(values)
         self.distance, self.median = distance(reference.ordered, found), float(np.median(found))
-        if self.distance >= least(self.looks, reference.count, effective(values)):
+        if self.distance >= least(self.looks, reference.count, effective(values, reference.alike)):
             self.moved = True
         elif not self.moved or self.distance < OVER:
             self.moved = False

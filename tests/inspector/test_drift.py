@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp, kstwobign
 
-from inspector.drift import FALSE_ALARMS, QUANTITIES, SMALLEST, WINDOW, Drift, distance, effective, least
+from inspector.drift import (
+    FALSE_ALARMS,
+    QUANTITIES,
+    SMALLEST,
+    WINDOW,
+    Comparison,
+    Drift,
+    Reference,
+    distance,
+    effective,
+    least,
+)
 from training.false_alarms import MOVES, measure
 
 TODAY = date(2026, 5, 9)
@@ -149,6 +160,22 @@ def test_alike_neighbours_count_as_the_variance_of_their_mean_says(correlation: 
     samples = [alike(200, seed, correlation) for seed in range(400)]
     worth = 1 / float(np.var([sample.mean() for sample in samples]))
     assert float(np.median([effective(sample) for sample in samples])) == pytest.approx(worth, rel=0.3)
+
+
+def test_a_window_that_lies_off_by_chance_counts_no_more_than_the_calibrations_neighbours_let_it() -> None:
+    """By itself it looked like several times as many independent parts, and was told: 6 of 5,000 days."""
+    generator = np.random.default_rng(0)
+    off = 1.3 + alike(WINDOW, 1, 0.5)
+    for correlation, moved in ((0.0, True), (0.9, False)):
+        reference = Reference.of(alike(600, 2, correlation))
+        window = Comparison()
+        window.look(reference, off)
+        assert window.moved is moved
+        assert window.distance is not None
+        assert SMALLEST < window.distance < 1
+    beyond = Comparison()
+    beyond.look(Reference.of(alike(600, 2, 0.9)), 9 + generator.normal(size=WINDOW))
+    assert beyond.moved
 
 
 def test_parts_whose_neighbours_are_alike_raise_no_alarm_by_that() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from inspector.model.sample import Sample
     from inspector.normals import Source
 
+LOGGED = 2000  # parts of a log that are kept for the nights: it may hold a hundred times as many
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -50,7 +52,7 @@ def calibrate_recipe(settings: Settings, recipe: str, asked: Asked) -> Iterator[
     from inspector.model import store
     from inspector.nightly.commissioning import Calibration
     from inspector.normals import from_folder, labelled_defects
-    from training.calibrate import score_all, threshold_of
+    from training.calibrate import parts_needed, score_all, threshold_of
 
     bundle = active_bundle(settings, recipe)
     source = _source(settings, recipe, asked, bundle)
@@ -59,8 +61,9 @@ def calibrate_recipe(settings: Settings, recipe: str, asked: Asked) -> Iterator[
     defects += [found] if (found := labelled_defects(settings, recipe)) is not None else []
     engine = open_engine(bundle, settings.engine)
     engine.warm_up()
-    kept = None if asked.dry_run or asked.log else Calibration(settings, recipe)
-    sample = sampled(engine, source if kept is None else kept.copied(source))
+    kept = None if asked.dry_run else Calibration(settings, recipe)
+    most = max(LOGGED, parts_needed(rate, sure)) if asked.log else None
+    sample = sampled(engine, source if kept is None else kept.copied(source, most))
     threshold = threshold_of(
         engine, sample.scores.tolist(), rate=rate, confidence=sure, source=source.name, fit_tail=asked.tail
     )

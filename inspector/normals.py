@@ -118,7 +118,7 @@ def _frames(settings: Settings, parts: list[Part]) -> Iterator[tuple[str, Any]]:
     store = FrameStore(settings.frames)
     for part in parts:
         assert part.frame is not None  # noqa: S101 - parts without one are left out before
-        yield part.frame.path, store.read(part.frame)
+        yield str(store.root / part.frame.path), store.read(part.frame)
 
 
 def _span(parts: list[Part]) -> str:

@@ -26,6 +26,7 @@ from training.data import list_images, read_hashed
 from training.selection import Distinct, Passed, kept_apart, spread, well_under
 
 CALIBRATION = "calibration"  # one of those that `inspector calibrate` was given
+GOLDEN_SET = "of the golden set"  # why a picture is left out
 PASSED = "passed"  # by the model's word alone
 COMMISSIONING = "commissioning"  # of the first training
 
@@ -87,6 +88,7 @@ def select(settings: Settings, recipe: str, log: AuditLog, seed: int, *, progres
     taught = [p for p in first if p not in spare]
     floor = round(wanted.floor * wanted.parts)
     chosen.kept(given, chosen.selection.apart, len(given), CALIBRATION)
+    chosen.never({sha256 for _, sha256 in given}, "of the calibration")
     chosen.kept(taught[:floor], chosen.selection.learn, wanted.parts, COMMISSIONING)
     chosen.labelled(by_label["normal"], wanted.parts, most)
     chosen.take((told[r.key] for r in spread(under, seed)), chosen.selection.learn, wanted.parts, "learning")
@@ -122,15 +124,20 @@ class _Chooser:
         self._frames = FrameStore(settings.frames)
         self._distinct = Distinct()
         golden = (place for place in commissioning.golden(settings, recipe) if place.is_dir())
-        self._never = {read_hashed(file)[1] for place in golden for file in list_images(place)}
+        self._never: dict[str, str] = {}
         self._progress = progress
+        self.never((read_hashed(file)[1] for place in golden for file in list_images(place)), GOLDEN_SET)
+
+    def never(self, pictures: Iterable[str], why: str) -> None:
+        """From here on no picture with one of these SHA-256 is taken."""
+        self._never |= dict.fromkeys(pictures, why)
 
     def defects(self, parts: Iterable[Part]) -> None:
         """Every one that somebody has called a defect, whatever it is like."""
         for part in parts:
             if self._read(part) is not None:
                 picture = self._picture(part, "labelled defect")
-                self._never.add(picture.sha256)
+                self.never([picture.sha256], GOLDEN_SET)
                 self.selection.defects.append(picture)
 
     def labelled(self, parts: Iterable[Part], learn: int, apart: int) -> None:
@@ -149,7 +156,7 @@ class _Chooser:
             image, found = read_hashed(file)
             if found != sha256:
                 self.selection.left_out["altered"] += 1
-            elif self._allowed(sha256) and (why == CALIBRATION or self._new(image)):  # no sample is thinned
+            elif self._allowed(sha256) and (self._new(image) or why == CALIBRATION):  # no sample is thinned
                 place.append(Picture(str(file), sha256, why))
 
     def take(self, parts: Iterator[Part], place: list[Picture], most: int, title: str) -> None:
@@ -175,7 +182,7 @@ class _Chooser:
     def _allowed(self, sha256: str) -> bool:
         if sha256 not in self._never:
             return True
-        self.selection.left_out["of the golden set"] += 1
+        self.selection.left_out[self._never[sha256]] += 1
         return False
 
     def _new(self, image: Any) -> bool:

@@ -3,10 +3,11 @@
 `<data>/commissioning/<recipe>/<sha256><suffix>`, written by the first `inspector train`; each retraining
 takes its floor from them. Another set is taken up by removing the folder and training anew.
 
-`<data>/calibration/<recipe>/<sha256><suffix>`, written by `inspector calibrate` from a folder or a camera,
-each time anew. Parts from the log have passed: the normal ones that were rejected are not among them, and a
-threshold set on them alone would come down night after night. While a set takes the place of another, that
-one waits in `.<recipe>.old`, where pictures() finds it should nobody be left to finish.
+`<data>/calibration/<recipe>/<sha256><suffix>`, written anew by each `inspector calibrate`: from folder,
+camera or log. Nights that took their threshold from what has passed since would bring it down one after the
+other, for the normal parts that were rejected are missing there; a set that a person has chosen stays what it
+is. While a set takes the place of another, that one waits in `.<recipe>.old`, where pictures() finds it
+should nobody be left to finish.
 """
 
 from __future__ import annotations
@@ -60,18 +61,23 @@ class Calibration:
         self.folder = settings.station.data / "calibration" / recipe
         self._fresh = self.folder.with_name(f".{recipe}.new")
 
-    def copied(self, source: Source) -> Source:
-        """The same source. Raises TrainingError from reading it when the disk is full."""
+    def copied(self, source: Source, most: int | None = None) -> Source:
+        """The same source; of more than `most` parts so many are kept, evenly spread.
+
+        Raises TrainingError from reading it when the disk is full.
+        """
+        total = max(source.total, 1)
+        share = total if most is None else min(most, total)
 
         def copying() -> Iterator[tuple[str, Image]]:
             shutil.rmtree(self._fresh, ignore_errors=True)
             self._fresh.mkdir(parents=True)
-            for name, image in source.pictures:
-                file = Path(name)
-                try:
-                    _copy(self._fresh, *_contents(file, image))
-                except OSError as error:
-                    raise _full(self.folder, error) from error
+            for number, (name, image) in enumerate(source.pictures):
+                if (number + 1) * share // total > number * share // total:
+                    try:
+                        _copy(self._fresh, *_contents(Path(name), image))
+                    except OSError as error:
+                        raise _full(self.folder, error) from error
                 yield name, image
 
         return replace(source, pictures=copying())

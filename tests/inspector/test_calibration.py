@@ -10,15 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
+from inspector import calibration
 from inspector.audit import AuditLog, BundleRecord, Evidence, Inspection
 from inspector.audit.frames import FrameStore
 from inspector.audit.labels import add_label
 from inspector.calibration import Asked, calibrate_recipe, explain, picture_of
 from inspector.errors import DataError, LogError, SettingsError, TrainingError
 from inspector.model import bundle as bundles
+from inspector.nightly import commissioning
 from inspector.normals import from_folder, from_log, seen
 from inspector.settings import load
 from tests.station import Station, camera, write_bundle, write_pictures
+from training.calibrate import parts_needed
 
 NOON = datetime(2026, 5, 9, 12, 0, tzinfo=UTC)
 PARTS = 110
@@ -174,6 +177,20 @@ def test_a_calibration_from_the_log_shows_where_labelled_defects_fall(settings):
     assert after.threshold.n == 11
     assert after.threshold.source == "log 2026-05-09 12:00 to 2026-05-09 12:10 UTC"
     assert "of 1 known defects" in told
+
+
+def test_of_a_long_log_as_many_parts_as_a_proof_needs_are_kept_evenly_spread(settings, monkeypatch):
+    monkeypatch.setattr(calibration, "LOGGED", 4)
+    inspected(settings, 24)
+    said(settings, log=True, rate=0.3, confidence=0.9)
+    frames = {hashlib.sha256(file.read_bytes()).hexdigest() for file in settings.frames.rglob("*.png")}
+    kept = [digest for _, digest in commissioning.pictures(settings.station.data / "calibration" / "part")]
+    assert set(kept) <= frames
+    with AuditLog.open(settings.database, readonly=True) as log:
+        place = {part.frame.sha256: number for number, part in enumerate(log.parts())}
+    needed = parts_needed(0.3, 0.9)
+    assert needed > 4
+    assert sorted(place[one] for one in kept) == [(k * 24 - 1) // needed for k in range(1, needed + 1)]
 
 
 @pytest.mark.parametrize(

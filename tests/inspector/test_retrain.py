@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cv2
@@ -199,6 +200,22 @@ def test_a_threshold_does_not_come_down_because_only_what_passed_is_in_the_log(s
     engine = open_engine(now, settings.engine)
     assert now.threshold.value >= engine.score(cv2.cvtColor(rare, cv2.COLOR_BGR2RGB)).score - 1e-6
     assert now.threshold.n >= 61
+
+
+def test_a_station_calibrated_on_its_log_keeps_those_parts_for_the_nights_and_learns_none_of_them(station):
+    settings = load(station.config)
+    list(calibrate_recipe(settings, "part", Asked(log=True, since=datetime.now(UTC) - timedelta(hours=12))))
+    by_hand = bundles.active(models(station)).threshold
+    kept = {sha256 for _, sha256 in commissioning.pictures(station.data / "calibration" / "part")}
+    assert len(kept) == by_hand.n
+    chosen = selected(station)
+    assert {one.sha256 for one in chosen.apart if one.why == "calibration"} == kept
+    assert kept.isdisjoint({one.sha256 for one in chosen.learn})
+    assert chosen.left_out["of the calibration"] > 0
+    assert any(one.why == "passed" for one in chosen.learn)
+    run(station, epochs=25)
+    now = bundles.active(models(station)).threshold
+    assert now.n == by_hand.n
 
 
 def test_a_candidate_of_one_epoch_is_refused_and_stays_listed_with_the_reason(station):

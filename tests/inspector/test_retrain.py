@@ -41,6 +41,8 @@ from tests.inspector.nightly_station import draw, inspect, part, prepare
 from tests.station import Station
 from training.selection import kept_apart
 
+KILLS = int(os.environ.get("INSPECTOR_TEST_KILLS", "3"))
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
@@ -378,9 +380,10 @@ def test_a_process_that_is_in_no_group_of_the_kernel_lowers_itself_all_the_same(
         assert (int(done.stdout), group.read_text()) == (19, kept)
 
 
+@pytest.mark.timeout(300 + 60 * KILLS)
 def test_kill_9_at_any_moment_leaves_the_active_bundle_whole_and_the_next_run_clean(station):
     """The moments are spread over the time that a whole run takes here, at the priority of any process."""
-    rounds, chance = int(os.environ.get("INSPECTOR_TEST_KILLS", "3")), random.Random(0)
+    chance = random.Random(0)
     code = (
         "from inspector.cli import main; from inspector.nightly import golden, priority; "
         "priority.lower = lambda: None; golden.SYNTHETIC = 40; main()"
@@ -391,7 +394,7 @@ def test_kill_9_at_any_moment_leaves_the_active_bundle_whole_and_the_next_run_cl
     subprocess.run(command, cwd=station.root, env=environment, capture_output=True, check=False)
     takes = time.monotonic() - began
     stopped = 0
-    for number in range(rounds):
+    for number in range(KILLS):
         process = subprocess.Popen(
             [*command, "--seed", str(number)],
             cwd=station.root,

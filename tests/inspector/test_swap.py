@@ -19,6 +19,7 @@ PASS, REJECT, FAULT = 1, 2, 3
 DEADLINE_MS = 20_000  # a busy test machine is no late model
 PROMPT_MS = 500  # where that is what is tested
 WIRE_MS = 1000  # for a trigger to be seen and an answer to arrive, on a busy test machine
+KILLS = int(os.environ.get("INSPECTOR_TEST_KILLS", "4"))
 
 
 @pytest.fixture
@@ -150,12 +151,13 @@ def on_the_wire(plc):
     return {write.values[3]: write.time for write in reversed(blocks)}
 
 
+@pytest.mark.timeout(300 + 60 * KILLS)
 def test_kill_9_during_a_swap_stops_no_verdict_and_leaves_a_whole_bundle_and_an_answer(station, plc, recipe):
     """Ten parts a second with a deadline of 500 ms; one more is in flight when the daemon is killed."""
-    rounds, chance = int(os.environ.get("INSPECTOR_TEST_KILLS", "4")), random.Random(0)
+    chance = random.Random(0)
     station.write(camera(deadline_ms=PROMPT_MS, folder={"fps": 50.0}))
     part, asked = 0, {}
-    for number in range(rounds):
+    for number in range(KILLS):
         plc.set_registers(101, [0])  # the killed one's READY
         station.start()
         until(lambda: plc.status() & Status.READY, "READY")

@@ -16,6 +16,7 @@ from inspector.drift import FEWEST, QUANTITIES, WINDOW, Drift, Floats
 from inspector.errors import InspectorError
 from inspector.journal import Journal
 from inspector.model import bundle as bundles
+from inspector.model.bundle import Bundle
 from inspector.settings import Settings
 from inspector.verdict import Verdict
 
@@ -126,29 +127,31 @@ class DriftWatch:
     def _begin(self, channel: Channel, bundle: str, log: AuditLog) -> Followed:
         """From today's first part on; an earlier daemon may have told already what has moved."""
         try:
-            references = self._references(channel, bundle)
+            found = references(bundles.describe(self._settings.models / channel.settings.recipe / bundle))
         except InspectorError as error:
             return Followed(bundle, None, f"the calibration parts' scores cannot be read: {error}")
-        fewest = min((len(values) for values in references.values()), default=0)
+        fewest = min((len(values) for values in found.values()), default=0)
         if fewest < FEWEST:
-            kept = f"{fewest} calibration parts are kept" if references else "no calibration parts are kept"
+            kept = f"{fewest} calibration parts are kept" if found else "no calibration parts are kept"
             why = f"{kept} with bundle {bundle[:12]}, expected at least {FEWEST}; run `inspector calibrate`"
             return Followed(bundle, None, why)
         last = log.events(kind=KIND, camera=channel.name, limit=1)
         details = (last[0].details or {}) if last else {}
         told = details.get("moved", []) if details.get("bundle") == bundle else []
         midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-        return Followed(bundle, Drift(references, told), newest=log.last_before(midnight))
+        return Followed(bundle, Drift(found, told), newest=log.last_before(midnight))
 
-    def _references(self, channel: Channel, bundle: str) -> dict[str, Floats]:
-        """Of all calibration parts; scores of those that would pass, as the parts did that they stand for."""
-        found = bundles.describe(self._settings.models / channel.settings.recipe / bundle)
-        sample = bundles.sample(found)
-        if sample is None or found.threshold is None or len(sample.brightness) < len(sample.scores):
-            return {}
-        references = {
-            "score": sample.scores[sample.scores <= found.threshold.value],
-            "brightness": sample.brightness,
-            "sharpness": sample.sharpness,
-        }
-        return references | ({"highlight": sample.highlight} if len(sample.highlight) else {})
+
+def references(bundle: Bundle) -> dict[str, Floats]:
+    """Of all calibration parts, by quantity; scores of those that would pass, as the parts did that they
+    stand for. Empty for a bundle calibrated before they were kept.
+    """
+    sample = bundles.sample(bundle)
+    if sample is None or bundle.threshold is None or len(sample.brightness) < len(sample.scores):
+        return {}
+    found = {
+        "score": sample.scores[sample.scores <= bundle.threshold.value],
+        "brightness": sample.brightness,
+        "sharpness": sample.sharpness,
+    }
+    return found | ({"highlight": sample.highlight} if len(sample.highlight) else {})

@@ -4,8 +4,9 @@ Day 1 commissions with 100 normal parts and calibrates on 100 more. On each furt
 5 % of what passes are in truth defects that nobody labels, every other false reject is labelled normal, and
 from day 4 on the light is 15 % weaker. Each night `inspector retrain` runs. Drift is what the daemon would
 have told of the day's passed parts, had each of them come as often as makes 100. The same week is lived once
-more with a clean pool. The test images are the same every day, shown in that day's light; defects that slip
-through are never among them. What is done is kept in the work folder: the same command goes on.
+more with a clean pool, and both again for each seed, which shuffles what comes when. The test images are the
+same every day of a week, shown in that day's light; defects that slip through are never among them. What is
+done is kept in the work folder: the same command goes on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from time import process_time
 
 import cv2
 import numpy as np
@@ -30,11 +32,12 @@ from inspector.audit.records import BundleRecord, Evidence, Inspection
 from inspector.calibration import Asked, calibrate_recipe
 from inspector.commands import train_recipe
 from inspector.drift import WINDOW, Drift
+from inspector.driftwatch import references
 from inspector.errors import InspectorError
 from inspector.judges import active_bundle, open_engine
-from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
 from inspector.model.records import to_json
+from inspector.nightly import priority
 from inspector.nightly.retrain import retrain
 from inspector.settings import Settings, load
 from training.data import read_image
@@ -46,6 +49,8 @@ DAYS, LIGHT_DAY, LIGHT = 7, 4, 0.85
 COMMISSIONED, CALIBRATED, A_DAY = 100, 100, 60
 ESCAPES = 0.05
 TESTED = 60  # of each class
+MEASURED = ("bundle", "auroc", "test_false_rejects", "test_escapes")
+POOLS = ("contaminated", "clean")
 RATE = 0.05  # false rejects; what 100 parts can prove
 MARGIN = 0.05  # of AUROC: with some 120 parts kept apart the interval is as wide as the usual 0.02 by itself
 STATION = """
@@ -87,9 +92,9 @@ class Parts:
     test: list[Sample]
 
 
-def parts_of(data: Path, name: str) -> Parts:
+def parts_of(data: Path, name: str, seed: int) -> Parts:
     """The same for every run."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     category = find(data, [name])[0]
     normals = [category.normals[i] for i in rng.permutation(len(category.normals))]
     later = normals[COMMISSIONED + CALIBRATED :]
@@ -114,52 +119,54 @@ def seen(path: Path, day: int) -> np.ndarray:
 
 
 def live(
-    work: Path, data: Path, weights: Path, name: str, *, clean: bool, epochs: int | None, bar: tqdm
+    work: Path, data: Path, weights: Path, name: str, seed: int, *, clean: bool, epochs: int | None, bar: tqdm
 ) -> list[dict]:
-    """One week; a row a day."""
-    parts, state = parts_of(data, name), work / "state.json"
-    rows = json.loads(state.read_text()) if state.exists() else []
-    if not rows:
+    """One week; a row a day. Its first day is the same for both pools, and lived once."""
+    parts, state = parts_of(data, name, seed), work / "state.json"
+    if not state.exists():
+        first = work.parent / f"commissioned-{seed}"
+        if not (first / "state.json").exists():
+            commission(first, parts, weights, name, epochs)
         shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        (work / "station.toml").write_text(
-            STATION.format(weights=weights, symmetries=SYMMETRIES.get(name, "[]"), rate=RATE, margin=MARGIN)
-        )
-    settings = load(work / "station.toml")
+        shutil.copytree(first, work, ignore=shutil.ignore_patterns("state.json"))
+        shutil.copy(first / "state.json", state)
+    rows, settings = json.loads(state.read_text()), load(work / "station.toml")
     bar.update(len(rows))
     for day in range(len(rows) + 1, DAYS + 1):
-        row = {"day": day}
-        if day == 1:
-            commission(settings, work, parts, epochs)
-            row["night"] = "commissioned"
-        else:
-            done = work / f"inspected-{day}.json"
-            if not done.exists():  # a day that was cut short begins anew, with what the log has of it
-                write_json(done, inspect(settings, parts, day, clean=clean))
-            row |= json.loads(done.read_text())
-        row |= measured(settings, parts, day)
-        if day > 1:
-            try:
-                night = list(retrain(settings, ["part"], epochs=epochs, seed=day))[-1]
-            except InspectorError as error:
-                night = str(error)
-            row["night"] = night.removeprefix("recipe 'part': ")
-            row["after"] = measured(settings, parts, day)
+        done = work / f"inspected-{day}.json"
+        if not done.exists():  # a day that was cut short begins anew, with what the log has of it
+            write_json(done, inspect(settings, parts, day, clean=clean))
+        row = {"day": day} | json.loads(done.read_text()) | measured(settings, parts, day, rows)
+        began = process_time()
+        try:
+            night = list(retrain(settings, ["part"], epochs=epochs, seed=day))[-1]
+        except InspectorError as error:
+            night = str(error)
+        row |= {"night": night.removeprefix("recipe 'part': "), "night_s": round(process_time() - began, 1)}
+        row["after"] = measured(settings, parts, day, [*rows, row])
         rows.append(row)
         write_json(state, rows)
         bar.update()
     return rows
 
 
-def commission(settings: Settings, work: Path, parts: Parts, epochs: int | None) -> None:
+def commission(work: Path, parts: Parts, weights: Path, name: str, epochs: int | None) -> None:
+    """The first day of a station in this folder."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (work / "station.toml").write_text(
+        STATION.format(weights=weights, symmetries=SYMMETRIES.get(name, "[]"), rate=RATE, margin=MARGIN)
+    )
     for folder, files in (("first", parts.first), ("second", parts.second)):
-        shutil.rmtree(work / folder, ignore_errors=True)
         (work / folder).mkdir()
         for file in files:
             shutil.copy(file, work / folder)
+    settings = load(work / "station.toml")
     list(train_recipe(settings, "part", work / "first", None, None, epochs, 0))
     list(calibrate_recipe(settings, "part", Asked(images=work / "second")))
     AuditLog.open(settings.database).close()
+    row = {"day": 1, "night": "commissioned"} | measured(settings, parts, 1, [])
+    write_json(work / "state.json", [row])
 
 
 def inspect(settings: Settings, parts: Parts, day: int, *, clean: bool) -> dict:
@@ -212,8 +219,7 @@ def inspect(settings: Settings, parts: Parts, day: int, *, clean: bool) -> dict:
 
 def moved(bundle: Bundle, day: int, judged: list[tuple[np.ndarray, float]]) -> list[str]:
     """Which quantities of these parts have moved away from the calibration's."""
-    sample, of_frames = bundles.sample(bundle), ("brightness", "sharpness", "highlight")
-    drift = Drift({"score": sample.scores} | {name: getattr(sample, name) for name in of_frames})
+    drift, of_frames = Drift(references(bundle)), ("brightness", "sharpness", "highlight")
     values = []
     for image, score in judged:
         seen_as = measure(image, bundle.preprocessing.roi)
@@ -229,25 +235,74 @@ def slip(parts: Parts, day: int, count: int) -> list[Path]:
     return [parts.slipping[k % len(parts.slipping)] for k in range(start, start + count)]
 
 
-def measured(settings: Settings, parts: Parts, day: int) -> dict:
-    """The active bundle on the fixed test images, in the light of that day."""
+def measured(settings: Settings, parts: Parts, day: int, before: list[dict]) -> dict:
+    """The active bundle on the fixed test images, in the light of that day, as before where it has judged in
+    that light before.
+    """
     bundle = active_bundle(settings, "part")
+    for row in before:
+        for one in (row, row.get("after", {})):
+            if one.get("bundle") == bundle.id and (row["day"] < LIGHT_DAY) == (day < LIGHT_DAY):
+                return {name: one[name] for name in MEASURED}
     engine = open_engine(bundle, settings.engine)
     labels = [one.defective for one in parts.test]
     scores = [engine.score(seen(one.path, day)).score for one in parts.test]
     found = rates(labels, scores, bundle.threshold.value)
-    return {
-        "bundle": bundle.id,
-        "auroc": image_auroc(labels, scores),
-        "test_false_rejects": found.false_reject,
-        "test_escapes": found.escape,
-    }
+    values = (bundle.id, image_auroc(labels, scores), found.false_reject, found.escape)
+    return dict(zip(MEASURED, values, strict=True))
 
 
-def markdown(weeks: dict[str, list[dict]]) -> str:
+def cost(clean: list[dict], contaminated: list[dict]) -> tuple[float, float]:
+    """AUROC lost to unnoticed defects: the average from day 3, the first after a night, to after the last
+    night, and after it.
+    """
+    curves = [
+        np.array([row["auroc"] for row in rows[2:]] + [rows[-1]["after"]["auroc"]])
+        for rows in (clean, contaminated)
+    ]
+    lost = curves[0] - curves[1]
+    return float(lost.mean()), float(lost[-1])
+
+
+def summary(weeks: list[dict]) -> list[str]:
+    """What contamination costs, and when the light was flagged; a row for each pair of weeks."""
+    lines = [
+        "| set | seed | AUROC that contamination costs, average of the days | after the last night "
+        "| light flagged on day (contaminated, clean) | promoted (contaminated, clean) |",
+        "|---|---|---|---|---|---|",
+    ]
+    found: dict[str, list[tuple[float, float]]] = {}
+    pools = {(week["set"], week["seed"], week["pool"]): week["days"] for week in weeks}
+    for (name, seed, pool), days in pools.items():
+        if pool != POOLS[0] or (name, seed, POOLS[1]) not in pools:
+            continue
+        both = (days, pools[name, seed, POOLS[1]])
+        average, last = cost(both[1], both[0])
+        found.setdefault(name, []).append((average, last))
+        told = ", ".join(flagged(one) for one in both)
+        nights = ", ".join(str(sum("is active" in day["night"] for day in one)) for one in both)
+        lines.append(f"| {name} | {seed} | {average:+.3f} | {last:+.3f} | {told} | {nights} |")
+    for name, pairs in found.items():
+        if len(pairs) > 1:
+            means, errors = np.mean(pairs, 0), np.std(pairs, 0, ddof=1) / np.sqrt(len(pairs))
+            shown = [f"**{m:+.3f}** ± {e:.3f}" for m, e in zip(means, errors, strict=True)]
+            lines.append(f"| **{name}** | all, ± standard error | {shown[0]} | {shown[1]} | | |")
+    return [*lines, ""]
+
+
+def flagged(days: list[dict]) -> str:
+    """The first day on which light was told to have moved."""
+    return next(
+        (str(day["day"]) for day in days if {"brightness", "highlight"} & set(day.get("drift", ()))), "never"
+    )
+
+
+def markdown(weeks: list[dict]) -> str:
     lines = ["# A simulated week", "", *(__doc__ or "").split("\n\n", 1)[1].strip().splitlines(), ""]
-    for name, rows in weeks.items():
-        lines += [f"## {name}", ""]
+    lines += summary(weeks)
+    for week in weeks:
+        rows = week["days"]
+        lines += [f"## {week['set']}, seed {week['seed']}, {week['pool']} pool", ""]
         lines.append(
             "| day | false rejects | drift | AUROC | escapes in test | false rejects in test | night |"
         )
@@ -272,25 +327,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of categories in the MVTec layout")
     parser.add_argument("--categories", nargs="+", default=["mvtec_screw", "magnetic_tile"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="orders of the parts")
     parser.add_argument("--weights", type=Path, required=True, help="of EfficientNet-Lite0")
     parser.add_argument("--epochs", type=int, help="of every training; default: those of the preset")
     parser.add_argument("--work", type=Path, default=Path("runs/week"), help="what is done is kept here")
     parser.add_argument("--out", type=Path, default=Path("results"))
     asked = parser.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
+    priority.lower = lambda: None  # no line runs beside this: whoever starts it says what it may take
     cv2.setNumThreads(1)
-    weeks: dict[str, list[dict]] = {}
-    total = DAYS * 2 * len(asked.categories)
-    with tqdm(total=total, desc="week", unit="day") as bar:
-        for name in asked.categories:
-            for pool in ("contaminated", "clean"):
-                work = asked.work / name / pool
-                weights = asked.weights.resolve()
-                weeks[f"{name}, {pool} pool"] = live(
-                    work, asked.data, weights, name, clean=pool == "clean", epochs=asked.epochs, bar=bar
-                )
-                write_json(asked.out / "week.json", weeks)
-                (asked.out / "week.md").write_text(markdown(weeks), encoding="utf-8")
+    weeks: list[dict] = []
+    plan = [(name, seed, pool) for name in asked.categories for seed in asked.seeds for pool in POOLS]
+    with tqdm(total=DAYS * len(plan), desc="week", unit="day") as bar:
+        for name, seed, pool in plan:
+            days = live(
+                asked.work / name / f"{pool}-{seed}",
+                asked.data,
+                asked.weights.resolve(),
+                name,
+                seed,
+                clean=pool == "clean",
+                epochs=asked.epochs,
+                bar=bar,
+            )
+            weeks.append({"set": name, "seed": seed, "pool": pool, "days": days})
+            write_json(asked.out / "week.json", weeks)
+            (asked.out / "week.md").write_text(markdown(weeks), encoding="utf-8")
 
 
 if __name__ == "__main__":

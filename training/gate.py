@@ -3,7 +3,8 @@
 Both score the same golden set, part by part in turn. Differences carry a 95 % interval (paired bootstrap over
 the parts). The difference itself may speak against the candidate by a tenth of a margin, no more, or small
 losses would add up night by night; and the end of the interval that speaks against it must stay within the
-margin: what could as well be worse is not promoted.
+margin: what could as well be worse is not promoted. Where neither tells defects from normal parts, neither is
+worse: a candidate must do better than chance for sure.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from inspector.model.records import Threshold
-from training.metrics import image_auroc, paired_bootstrap
+from training.metrics import bootstrap, image_auroc, paired_bootstrap
 
 MEASURED = 0.1  # share of a margin that the measured difference may take
 SLOWER = 1.25  # median time of a part may grow by this factor
 PASSED, GOLDEN = "passed", "golden"  # kinds of normal parts: by the model's word alone; an integrator's
 CONFIDENCE = 0.95
+CHANCE = 0.5  # image AUROC of a guess
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def judge(parts: Sequence[Shown], active: Threshold, candidate: Threshold, margi
             _false_rejects(active, candidate),
             _rejected(seen, *let_pass, margins.rejects),
             _latency(parts),
+            _chance(labels, ours),
         )
     )
 
@@ -139,6 +142,21 @@ def _auroc(
         f"{-MEASURED * margin:+.4f}, {-margin:+.3f} at worst: {told}",
         difference >= -MEASURED * margin and interval.low >= -margin,
         f"image AUROC is lower than before, or may be by more than {margin:g}: {told}",
+    )
+
+
+def _chance(labels: NDArray[np.bool_], ours: NDArray[np.float64]) -> Check:
+    """Two that guess are alike, whatever each of them would do on real defects."""
+    reached, interval = image_auroc(labels, ours), bootstrap(image_auroc, labels, ours)
+    told = f"{reached:.4f} (95 % interval {interval.low:.4f} to {interval.high:.4f})"
+    return Check(
+        "image AUROC, against chance",
+        "–",
+        f"{reached:.4f}",
+        f"above 0.5 for sure: {told}",
+        interval.low > CHANCE,
+        "the candidate does not for sure tell defects of the golden set from normal parts, its image AUROC "
+        f"is {told}: train longer or with another method, or put known defects into the golden folder",
     )
 
 

@@ -1,9 +1,11 @@
 """How much each error counts in the map of the feature method, found on synthetic defects.
 
 On a texture the coarse levels see what the fine ones drown in, on a thread it is the other way round. Which
-it is shows on the part's own held-out normals, as they are and damaged. No real defect is needed. But those
-are few, and synthetic defects are not the real ones: of the blends that do as well within one standard error
-the one nearest to equal weights is taken (Breiman et al., Classification and Regression Trees, 1984).
+it is shows on the part's own held-out normals: an error whose image score wavers from good part to good part
+tells little, so each counts by the inverse of that score's variance, as measurements of one quantity do. The
+same parts damaged may say otherwise; no real defect is needed. But they are few, and synthetic defects are
+not the real ones: of the blends that do as well within one standard error the one nearest to those weights is
+taken (Breiman et al., Classification and Regression Trees, 1984).
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from training.trial import eight_bit
 
 SIZE = 96  # pixels a side of the maps that are compared
 DEFECTIVE = 120  # damaged parts
-SHARES = (0.0, 0.5, 1.0, 2.0, 4.0)  # that a source of errors can have; all begin with 1
+SHARES = (0.0, 0.5, 1.0, 2.0, 4.0)  # of what a source of errors begins with
 GAIN = 1e-4  # what a change must be worth
-STEPS = (0.0, 0.25, 0.5, 0.75)  # of the way from equal weights to the best ones
+STEPS = (0.0, 0.25, 0.5, 0.75)  # of the way from the steady weights to the best ones
+STEADIEST = 0.05  # share of the mean variance that any is taken to have at least, for the parts are few
 RESAMPLED = 200  # times, for the standard error
 
 
@@ -46,9 +49,19 @@ def blended(
         defect = damage(eight_bit(pictures[i]), rng, donor=eight_bit(pictures[other]))
         bad.append(_maps(network, tensor(defect.image, pictures.preprocessing, device)))
     both = smooth(torch.cat([good, *bad]), scoring.sigma * SIZE / network.architecture.size)
-    equal = both.new_ones(both.shape[1])
-    best = _ascent(lambda weight: separation(_scores(both, weight, scoring), len(good)), equal)
-    return _simplest(lambda weight: _scores(both, weight, scoring), len(good), equal / equal.sum(), best, rng)
+    start = steady(both[: len(good)], scoring)
+    best = _ascent(lambda weight: separation(_scores(both, weight, scoring), len(good)), start)
+    return _simplest(lambda weight: _scores(both, weight, scoring), len(good), start, best, rng)
+
+
+def steady(maps: Tensor, scoring: Scoring) -> Tensor:
+    """Weights by the inverse variance of each error's image score: maps of good parts (n, errors, S, S) ->
+    (errors,), sum 1.
+    """
+    scores = torch.stack([image_score(error, scoring) for error in maps.unbind(1)])
+    variance = scores.double().var(dim=1, correction=0)
+    weight = 1 / (variance + STEADIEST * variance.mean() + 1e-12)
+    return (weight / weight.sum()).to(maps.dtype)
 
 
 def separation(scores: Tensor, good: int) -> float:
@@ -64,13 +77,13 @@ def _scores(maps: Tensor, weight: Tensor, scoring: Scoring) -> Tensor:
 
 
 def _simplest(
-    scores: Callable[[Tensor], Tensor], good: int, equal: Tensor, best: Tensor, rng: np.random.Generator
+    scores: Callable[[Tensor], Tensor], good: int, start: Tensor, best: Tensor, rng: np.random.Generator
 ) -> Tensor:
-    """The first step from equal weights that is within one standard error of the best."""
+    """The first step from these weights that is within one standard error of the best."""
     reached = scores(best)
     enough = separation(reached, good) - _error(reached, good, rng)
     for step in STEPS:
-        weight = equal.lerp(best, step)
+        weight = start.lerp(best, step)
         if separation(scores(weight), good) >= enough:
             return weight
     return best
@@ -95,15 +108,16 @@ def _maps(network: FeatureAutoencoder, x: Tensor) -> Tensor:
     return torch.cat([F.interpolate(e[:, None], **how) for e in errors], dim=1)  # type: ignore[arg-type]  # mypy takes how's values together
 
 
-def _ascent(quality: Callable[[Tensor], float], shares: Tensor) -> Tensor:
-    """Shares, scaled to sum 1, that no other share of a single source betters: (errors,) -> (errors,)."""
-    best = quality(shares / shares.sum())
+def _ascent(quality: Callable[[Tensor], float], start: Tensor) -> Tensor:
+    """Weights from which no other share of a single source is better: (errors,) -> (errors,), sum 1."""
+    shares, best = torch.ones_like(start), quality(start)
     improved = True
     while improved:
         improved = False
         for source, share in product(range(len(shares)), SHARES):
             tried = shares.clone()
             tried[source] = share
-            if tried.sum() > 0 and (found := quality(tried / tried.sum())) > best + GAIN:
+            weight = tried * start
+            if weight.sum() > 0 and (found := quality(weight / weight.sum())) > best + GAIN:
                 shares, best, improved = tried, found, True
-    return shares / shares.sum()
+    return shares * start / (shares * start).sum()

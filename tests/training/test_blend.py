@@ -8,7 +8,7 @@ import torch
 from inspector.model.feature import FeatureAutoencoder
 from inspector.model.network import build
 from inspector.model.records import Architecture, Scoring
-from training.blend import blended, separation
+from training.blend import STEADIEST, blended, separation, steady
 from training.data import Pictures, list_images
 from training.options import TrainOptions
 
@@ -55,7 +55,7 @@ def test_the_source_that_sees_the_damage_gets_the_weight(
 
 
 @pytest.mark.parametrize("others", [0.9, 0.0])
-def test_only_a_difference_beyond_chance_departs_from_equal_weights(
+def test_only_a_difference_beyond_chance_departs_from_the_steady_weights(
     pictures: Pictures, monkeypatch: pytest.MonkeyPatch, others: float
 ) -> None:
     """One source sees the damage beside its noise; the others see it nearly as well, or are noise alone."""
@@ -70,10 +70,24 @@ def test_only_a_difference_beyond_chance_departs_from_equal_weights(
         seen[:, 4] = 1
         return (torch.rand(1, 6, 1, 1, generator=noise) + damaged * seen).expand(1, 6, 96, 96)
 
+    start = torch.tensor([0.1, 0.1, 0.2, 0.2, 0.2, 0.2])
     monkeypatch.setattr("training.blend._maps", maps)
+    monkeypatch.setattr("training.blend.steady", lambda *_: start)
     weight = blended(network, pictures, [*range(4)] * 3, SCORING, seed=0)
-    equal = torch.full((6,), 1 / 6)
-    assert torch.allclose(weight, equal) == (others > 0)
+    assert torch.allclose(weight, start) == (others > 0)
+
+
+def test_an_error_that_wavers_from_good_part_to_good_part_counts_by_its_inverse_variance() -> None:
+    levels = torch.tensor([[1.0], [2.0], [0.0]]) * torch.tensor([-1.0, 1.0, -1.0, 1.0])  # (errors, parts)
+    maps = levels.T[:, :, None, None].expand(4, 3, 8, 8)
+    weight = steady(maps, SCORING)
+    least = STEADIEST * (1 + 4 + 0) / 3
+    expected = 1 / (torch.tensor([1.0, 4.0, 0.0]) + least)
+    assert torch.allclose(weight, expected / expected.sum())
+
+
+def test_errors_that_say_the_same_of_all_good_parts_count_alike() -> None:
+    assert torch.allclose(steady(torch.ones(1, 5, 8, 8), SCORING), torch.full((5,), 0.2))
 
 
 def test_weights_are_shares_and_repeat_with_the_seed(pictures: Pictures) -> None:

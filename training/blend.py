@@ -1,11 +1,12 @@
 """How much each error counts in the map of the feature method, found on synthetic defects.
 
 On a texture the coarse levels see what the fine ones drown in, on a thread it is the other way round. Which
-it is shows on the part's own held-out normals: an error whose image score wavers from good part to good part
-tells little, so each counts by the inverse of that score's variance, as measurements of one quantity do. The
-same parts damaged may say otherwise; no real defect is needed. But they are few, and synthetic defects are
-not the real ones: of the blends that do as well within one standard error the one nearest to those weights is
-taken (Breiman et al., Classification and Regression Trees, 1984).
+it is shows on the part's own held-out normals, as they are and damaged; no real defect is needed. Each error
+counts by how far damage moves its image score over the variance of that score from good part to good part:
+Fisher's discriminant with errors taken for independent (Dudoit et al., JASA 2002), which few parts suffice
+for. What the errors do together may speak for other weights. But the parts are few, and synthetic defects are
+not the real ones: of the blends that do as well within one standard error the one nearest to the discriminant
+is taken (Breiman et al., Classification and Regression Trees, 1984).
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ SIZE = 96  # pixels a side of the maps that are compared
 DEFECTIVE = 120  # damaged parts
 SHARES = (0.0, 0.5, 1.0, 2.0, 4.0)  # of what a source of errors begins with
 GAIN = 1e-4  # what a change must be worth
-STEPS = (0.0, 0.25, 0.5, 0.75)  # of the way from the steady weights to the best ones
-STEADIEST = 0.05  # share of the mean variance that any is taken to have at least, for the parts are few
+STEPS = (0.0, 0.25, 0.5, 0.75)  # of the way from the discriminant to the best ones
+PRIOR = 15  # parts that the errors' mean variance is worth beside the variance found of each
 RESAMPLED = 200  # times, for the standard error
 
 
@@ -49,19 +50,25 @@ def blended(
         defect = damage(eight_bit(pictures[i]), rng, donor=eight_bit(pictures[other]))
         bad.append(_maps(network, tensor(defect.image, pictures.preprocessing, device)))
     both = smooth(torch.cat([good, *bad]), scoring.sigma * SIZE / network.architecture.size)
-    start = steady(both[: len(good)], scoring)
+    start = discriminant(both[: len(good)], both[len(good) :], scoring)
     best = _ascent(lambda weight: separation(_scores(both, weight, scoring), len(good)), start)
     return _simplest(lambda weight: _scores(both, weight, scoring), len(good), start, best, rng)
 
 
-def steady(maps: Tensor, scoring: Scoring) -> Tensor:
-    """Weights by the inverse variance of each error's image score: maps of good parts (n, errors, S, S) ->
-    (errors,), sum 1.
+def discriminant(good: Tensor, bad: Tensor, scoring: Scoring) -> Tensor:
+    """Weights by shift over variance of each error's image score: maps (n, errors, S, S) twice -> (errors,).
+
+    All alike where damage moves none.
     """
-    scores = torch.stack([image_score(error, scoring) for error in maps.unbind(1)])
-    variance = scores.double().var(dim=1, correction=0)
-    weight = 1 / (variance + STEADIEST * variance.mean() + 1e-12)
-    return (weight / weight.sum()).to(maps.dtype)
+    normal, damaged = (
+        torch.stack([image_score(error, scoring) for error in maps.unbind(1)]).double()
+        for maps in (good, bad)
+    )
+    shift = (damaged.median(dim=1).values - normal.median(dim=1).values).clamp(min=0)
+    variance = normal.var(dim=1, correction=0)
+    steadied = (len(good) * variance + PRIOR * variance.mean()) / (len(good) + PRIOR)
+    weight = shift / (steadied + 1e-12) if shift.any() else torch.ones_like(shift)
+    return (weight / weight.sum()).to(good.dtype)
 
 
 def separation(scores: Tensor, good: int) -> float:

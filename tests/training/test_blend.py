@@ -8,7 +8,7 @@ import torch
 from inspector.model.feature import FeatureAutoencoder
 from inspector.model.network import build
 from inspector.model.records import Architecture, Scoring
-from training.blend import STEADIEST, blended, separation, steady
+from training.blend import PRIOR, blended, discriminant, separation
 from training.data import Pictures, list_images
 from training.options import TrainOptions
 
@@ -55,7 +55,7 @@ def test_the_source_that_sees_the_damage_gets_the_weight(
 
 
 @pytest.mark.parametrize("others", [0.9, 0.0])
-def test_only_a_difference_beyond_chance_departs_from_the_steady_weights(
+def test_only_a_difference_beyond_chance_departs_from_the_discriminant(
     pictures: Pictures, monkeypatch: pytest.MonkeyPatch, others: float
 ) -> None:
     """One source sees the damage beside its noise; the others see it nearly as well, or are noise alone."""
@@ -72,22 +72,32 @@ def test_only_a_difference_beyond_chance_departs_from_the_steady_weights(
 
     start = torch.tensor([0.1, 0.1, 0.2, 0.2, 0.2, 0.2])
     monkeypatch.setattr("training.blend._maps", maps)
-    monkeypatch.setattr("training.blend.steady", lambda *_: start)
+    monkeypatch.setattr("training.blend.discriminant", lambda *_: start)
     weight = blended(network, pictures, [*range(4)] * 3, SCORING, seed=0)
     assert torch.allclose(weight, start) == (others > 0)
 
 
-def test_an_error_that_wavers_from_good_part_to_good_part_counts_by_its_inverse_variance() -> None:
-    levels = torch.tensor([[1.0], [2.0], [0.0]]) * torch.tensor([-1.0, 1.0, -1.0, 1.0])  # (errors, parts)
-    maps = levels.T[:, :, None, None].expand(4, 3, 8, 8)
-    weight = steady(maps, SCORING)
-    least = STEADIEST * (1 + 4 + 0) / 3
-    expected = 1 / (torch.tensor([1.0, 4.0, 0.0]) + least)
-    assert torch.allclose(weight, expected / expected.sum())
+def levels(values: list[list[float]]) -> torch.Tensor:
+    """Maps (parts, errors, 8, 8), each of one value: (errors, parts)."""
+    return torch.tensor(values, dtype=torch.float32).T[:, :, None, None].expand(-1, -1, 8, 8)
 
 
-def test_errors_that_say_the_same_of_all_good_parts_count_alike() -> None:
-    assert torch.allclose(steady(torch.ones(1, 5, 8, 8), SCORING), torch.full((5,), 0.2))
+def test_an_error_counts_by_how_far_damage_moves_it_over_how_much_good_parts_do() -> None:
+    good = levels([[-1, 1, -1, 1], [-2, 2, -2, 2], [-1, 1, -1, 1]])
+    bad = levels([[3, 3, 9], [3, 3, 9], [6, 6, 99]])  # and not by how far a few are moved
+    variance = (4 * torch.tensor([1.0, 4.0, 1.0]) + PRIOR * 2) / (4 + PRIOR)
+    expected = torch.tensor([4.0, 5.0, 7.0]) / variance
+    assert torch.allclose(discriminant(good, bad, SCORING), expected / expected.sum())
+
+
+def test_an_error_that_damage_does_not_move_has_no_weight() -> None:
+    good, bad = levels([[0, 1, 2], [0, 1, 2]]), levels([[5, 5, 5], [0, 0, 0]])
+    assert torch.equal(discriminant(good, bad, SCORING), torch.tensor([1.0, 0.0]))
+
+
+def test_errors_count_alike_where_damage_moves_none() -> None:
+    maps = torch.ones(2, 5, 8, 8)
+    assert torch.allclose(discriminant(maps, maps, SCORING), torch.full((5,), 0.2))
 
 
 def test_weights_are_shares_and_repeat_with_the_seed(pictures: Pictures) -> None:

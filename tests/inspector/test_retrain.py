@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -258,7 +259,8 @@ def store_threshold(station, value):
 
 
 def test_a_warm_start_goes_on_from_the_active_weights(station):
-    run(station, epochs=10, start="warm")
+    with suppress(RefusedError):  # whether it is better than the active one is the gate's to say
+        run(station, epochs=10, start="warm")
     reports = [row for row in listing(load(station.config), "part") if row["gate"]]
     assert reports
     evidence = bundles.load(models(station) / reports[0]["id"]).provenance

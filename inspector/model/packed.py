@@ -8,6 +8,7 @@ ReLU makes 0 of what is no number: a network whose weights are not finite must n
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +72,7 @@ def pack(matrix: nn.Module, shape: torch.Size, dtype: torch.dtype, act: nn.Modul
     return None
 
 
-class Packed(nn.Module):
+class Packed(nn.Module, ABC):
     """A layer with its activation, from an input of one shape; others do too, at the cost of a new layout."""
 
     def __init__(self, matrix: Any, shape: torch.Size, dtype: torch.dtype, after: After):
@@ -93,13 +94,13 @@ class Packed(nn.Module):
         """The weights that the operator multiplies with."""
         return weight
 
+    @abstractmethod
     def laid_out(self, weight: Tensor, shape: torch.Size) -> Tensor:
         """The weights in oneDNN's layout."""
-        raise NotImplementedError
 
+    @abstractmethod
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The operator itself."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """See the layer that it stands for."""
@@ -201,18 +202,13 @@ class Narrow(nn.Module):
     @staticmethod
     def fits(matrix: nn.Module) -> bool:
         """Whether this layer is one: stride 1, and as many places out as in."""
-        plain = {nn.Conv2d: nn.Conv2d.forward, nn.ConvTranspose2d: nn.ConvTranspose2d.forward}
-        if (
-            not isinstance(matrix, nn.Conv2d | nn.ConvTranspose2d)
-            or type(matrix).forward not in plain.values()
-        ):
+        if not isinstance(matrix, nn.Conv2d | nn.ConvTranspose2d):
             return False
+        own = type(matrix).forward in (nn.Conv2d.forward, nn.ConvTranspose2d.forward)  # timm's may pad first
         middle = tuple(side // 2 for side in matrix.kernel_size)
         odd = all(side % 2 for side in matrix.kernel_size) and matrix.padding == middle
-        single = {*matrix.stride, *matrix.dilation, matrix.groups} == {1} and set(matrix.output_padding) == {
-            0
-        }
-        return odd and single and matrix.out_channels <= FEW and matrix.padding_mode == "zeros"
+        single = {*matrix.stride, *matrix.dilation, matrix.groups} == {1} and not any(matrix.output_padding)
+        return own and odd and single and matrix.out_channels <= FEW and matrix.padding_mode == "zeros"
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

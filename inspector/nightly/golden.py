@@ -6,7 +6,7 @@ never trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,27 +40,31 @@ class Exhibit:
 
 
 def exhibits(
-    settings: Settings, recipe: str, apart: list[Picture], defects: list[Picture], seed: int
+    settings: Settings,
+    recipe: str,
+    apart: list[Picture],
+    defects: list[Picture],
+    seed: int,
+    *,
+    only: Container[str] | None = None,
 ) -> Iterator[Exhibit]:
-    """The golden set, one picture after the other; the same for the same night."""
+    """The golden set, one picture after the other; the same for the same night. only: names, for these."""
     normal, defect = commissioning.golden(settings, recipe)
     region = settings.recipe[recipe].region
-    normals = [(one.path, one.why) for one in apart[:NORMALS]]
-    normals += [(str(file), GOLDEN) for file in _images(normal)]
-    for path, kind in normals:
-        yield Exhibit(path, read_image(Path(path)), False, False, kind)
-    for path, kind in [
-        *((one.path, "labelled") for one in defects),
-        *((str(file), GOLDEN) for file in _images(defect)),
-    ]:
-        yield Exhibit(path, read_image(Path(path)), True, True, kind)
-    rng = np.random.default_rng((seed, 11))
+    good = [*((one.path, one.why) for one in apart[:NORMALS]), *((str(f), GOLDEN) for f in _images(normal))]
+    bad = [*((one.path, "labelled") for one in defects), *((str(f), GOLDEN) for f in _images(defect))]
+    for real, defective in ((good, False), (bad, True)):
+        for path, kind in real:
+            if only is None or path in only:
+                yield Exhibit(path, read_image(Path(path)), defective, defective, kind)
     for number in range(min(SYNTHETIC, 4 * len(apart))):
-        part, donor = (
-            read_image(apart[k].file) for k in (number % len(apart), int(rng.integers(len(apart))))
-        )
-        image, kind = _damaged(part, donor, region, rng)
-        yield Exhibit(f"{apart[number % len(apart)].path}, {kind} {number}", image, True, False, kind)
+        part = apart[number % len(apart)]
+        name = f"{part.path}, synthetic {number}"
+        if only is None or name in only:
+            rng = np.random.default_rng((seed, 11, number))  # each its own, so that one can be made alone
+            donor = apart[int(rng.integers(len(apart)))]
+            image, kind = _damaged(read_image(part.file), read_image(donor.file), region, rng)
+            yield Exhibit(name, image, True, False, kind)
 
 
 def compare(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -241,12 +241,14 @@ def _gate(
     return outcome, page
 
 
-def _exhibits(night: Night, active: Bundle, chosen: Selection) -> Iterator[golden.Exhibit]:
+def _exhibits(
+    night: Night, active: Bundle, chosen: Selection, only: Container[str] | None = None
+) -> Iterator[golden.Exhibit]:
     """Of what is new to both, if there is enough: what the active bundle learned from looks easy to it."""
     learned = {sha256 for said in ("trained_on", "held_out") for _, sha256 in active.provenance.get(said, ())}
     new = [one for one in chosen.apart if one.sha256 not in learned]
     apart = new if len(new) >= min(FEWEST, len(chosen.apart)) else chosen.apart
-    return golden.exhibits(night.settings, night.recipe, apart, chosen.defects, night.seed)
+    return golden.exhibits(night.settings, night.recipe, apart, chosen.defects, night.seed, only=only)
 
 
 def _kinds(parts: list[Shown]) -> str:
@@ -259,16 +261,13 @@ def _drawn(
     night: Night, chosen: Selection, split: list[Shown], engines: list[Engine]
 ) -> list[tuple[Shown, Picture]]:
     """Picture and maps of these parts, which are made once more."""
-    wanted = {part.name: part for part in split}
     found = {}
-    if wanted:
-        for one in _exhibits(night, engines[0].bundle, chosen):
-            if one.name in wanted:
-                size = engines[0].bundle.preprocessing
-                image = eight_bit(picture(one.image, size))
-                maps = [engine.score(one.image).map for engine in engines]
-                side = (image.shape[1], image.shape[0])
-                found[one.name] = (image, maps[0], np.asarray(cv2.resize(maps[1], side), np.float32))
+    size = engines[0].bundle.preprocessing
+    for one in _exhibits(night, engines[0].bundle, chosen, only={part.name for part in split}):
+        image = eight_bit(picture(one.image, size))
+        maps = [engine.score(one.image).map for engine in engines]
+        side = (image.shape[1], image.shape[0])
+        found[one.name] = (image, maps[0], np.asarray(cv2.resize(maps[1], side), np.float32))
     return [(part, found[part.name]) for part in split]
 
 

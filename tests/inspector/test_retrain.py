@@ -36,7 +36,7 @@ from inspector.model import bundle as bundles
 from inspector.model import store
 from inspector.model.engine import Engine
 from inspector.models import activate, listing, rollback
-from inspector.nightly import candidate, collect, commissioning, priority, retrain
+from inspector.nightly import candidate, collect, commissioning, golden, priority, retrain
 from inspector.settings import load
 from tests.inspector.nightly_station import draw, inspect, part, prepare
 from tests.station import Station
@@ -123,6 +123,15 @@ def test_what_lies_in_the_golden_folder_or_is_a_labelled_defect_is_never_learned
     assert taken.isdisjoint({golden.sha256, escape.sha256})
     assert after.left_out["of the golden set"] == 1
     assert escape.sha256 in {one.sha256 for one in after.defects}
+
+
+def test_a_picture_of_the_golden_set_that_is_made_alone_is_the_same(station):
+    settings, chosen = load(station.config), selected(station)
+    whole = {one.name: one for one in golden.exhibits(settings, "part", chosen.apart, chosen.defects, 1)}
+    name = [name for name, one in whole.items() if one.defective][-1]
+    alone = list(golden.exhibits(settings, "part", chosen.apart, chosen.defects, 1, only={name}))
+    assert [(one.name, one.kind) for one in alone] == [(name, whole[name].kind)]
+    np.testing.assert_array_equal(alone[0].image, whole[name].image)
 
 
 def test_a_defect_that_is_wrongly_called_normal_does_not_raise_the_threshold(station, tmp_path):

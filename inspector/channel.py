@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from inspector.camera.process import CameraProcess
 from inspector.lane import Lane
 from inspector.plc.registers import InspectorBlock, Status
 from inspector.settings import CameraSettings, Recipe
+
+Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class Scored(Protocol):
@@ -50,8 +53,11 @@ class Scorer(Protocol):
         """Raise ModelError unless the answer to a known picture is the known one."""
         ...
 
-    def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
-        """Score one frame, (H, W) or (H, W, 3). Raises ModelError."""
+    def score_first(self, images: Sequence[Picture], left_ms: float) -> Sequence[Scored]:
+        """Score the first of these frames, (H, W) or (H, W, 3), or the first few at once.
+
+        left_ms: to the deadline of the first. Raises ModelError, which is about the first.
+        """
         ...
 
 

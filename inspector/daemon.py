@@ -1,7 +1,8 @@
 """The inspection cycle and its supervision.
 
-The decision loop (the main thread) owns the models: it takes frames from the cameras' rings, scores them
-and answers. The line loop (line.py) owns everything about the PLC that does not wait for a frame.
+The decision loop (the main thread) owns the models: it takes frames from the cameras' rings and has them
+scored and answered (judging.py). The line loop (line.py) owns everything about the PLC that does not wait for
+a frame.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
@@ -23,14 +25,15 @@ from inspector.beats import Beats
 from inspector.camera import Exhausted, Frame, Lost
 from inspector.camera.events import Down, Event, FrameReady, Opened
 from inspector.camera.process import CameraProcess
-from inspector.channel import Channel, Judge, Scored
+from inspector.channel import Channel, Judge
 from inspector.delivery import Delivery
 from inspector.driftwatch import DriftWatch
-from inspector.errors import CameraError, InspectorError, LogError, ModelError, PlcError
+from inspector.errors import CameraError, InspectorError, LogError, PlcError
 from inspector.evidence import EvidenceWriter
 from inspector.health import Health
 from inspector.inquiry import Inquiries
 from inspector.journal import Journal
+from inspector.judging import Judging
 from inspector.lane import Lane, Request
 from inspector.line import LineLoop
 from inspector.metrics import Exporter
@@ -42,7 +45,7 @@ from inspector.status import Status
 from inspector.supervision import Supervision
 from inspector.swap import Swapper
 from inspector.tally import Tally
-from inspector.verdict import Decision, Reason, judge
+from inspector.verdict import Decision, Reason
 
 logger = structlog.get_logger()
 
@@ -76,6 +79,7 @@ class Daemon:
         self._rows = Rows(log, self._evidence, self._health)
         delivery = Delivery(self._rows, self._link, self._health, self._tally, beats, self._alive)
         self._answers = Answers(self._rows, delivery, self._evidence, self._health, settings.log, observer)
+        self._judging = Judging(self._answers, self._journal)
         self._channels = [
             Channel(
                 settings=camera,
@@ -211,26 +215,36 @@ class Daemon:
         self._ticked = time.monotonic()
         if self._wake_out in ready:
             self._wake_out.recv(64)
-        for channel in self._channels:
-            for event in channel.camera.poll():
+        queues = [(channel, deque(channel.camera.poll())) for channel in self._channels]
+        while any(queue for _, queue in queues):
+            frames = [(c, frame) for c, queue in queues if (frame := self._next_frame(c, queue, problems))]
+            waiting = self._judging.open(frames)
+            while waiting:
                 self._ticked = time.monotonic()
-                if isinstance(event, Down) and problems is not None:
-                    problems[channel.name] = event.message
-                    if event.fatal:
-                        raise CameraError(f"camera '{channel.name}': {event.message}")
-                self._on_event(channel, event)
+                waiting = self._judging.some(waiting)
         if not ready:
             self._store_evidence()
-            self._keep_warm()
+            self._judging.keep_warm(self._channels)
         self._supervision.look()
+
+    def _next_frame(
+        self, channel: Channel, queue: deque[Event], problems: dict[str, str] | None
+    ) -> Frame | None:
+        """The next frame of a camera, when all has been done that came before it."""
+        while queue:
+            self._ticked = time.monotonic()
+            event = queue.popleft()
+            if isinstance(event, FrameReady):
+                return event.frame
+            if isinstance(event, Down) and problems is not None:
+                problems[channel.name] = event.message
+                if event.fatal:
+                    raise CameraError(f"camera '{channel.name}': {event.message}")
+            self._on_event(channel, event)
+        return None
 
     def _on_event(self, channel: Channel, event: Event) -> None:
         match event:
-            case FrameReady(frame):
-                try:
-                    self._on_frame(channel, frame)
-                finally:
-                    channel.camera.release(frame)
             case Lost():
                 self._on_lost(channel, event)
             case Opened(info):
@@ -242,58 +256,6 @@ class Daemon:
                 self._on_down(channel, message)
             case Exhausted():
                 channel.exhausted = True
-
-    def _on_frame(self, channel: Channel, frame: Frame) -> None:
-        if channel.settings.trigger == "plc":
-            request = channel.lane.find(frame.trigger)
-            if request is None:
-                logger.warning("frame for no open request", camera=channel.name, frame=frame.frame_id)
-                return
-        else:
-            request = channel.lane.own(frame.captured_ns)
-        channel.in_work = request.token
-        decision, scored = self._inspect(channel, frame, request)
-        channel.in_work = None
-        if channel.lane.overtaken(request, frame.captured_ns):
-            decision = Decision.fault(Reason.OVERRUN)
-        if channel.lane.claim(request):
-            self._answers.give(channel, request, decision, frame, scored)
-        elif scored is not None:
-            self._journal.note(
-                "late_score", "warning", f"score {scored.score:.6g} came after FAULT", channel.name, request
-            )
-
-    def _inspect(self, channel: Channel, frame: Frame, request: Request) -> tuple[Decision, Scored | None]:
-        if channel.judge.uncalibrated is not None:
-            return Decision.fault(Reason.UNCALIBRATED), None
-        if channel.model_problem:
-            return Decision.fault(Reason.MODEL_ERROR), None  # until it has passed its self-test
-        if time.monotonic_ns() >= request.deadline_ns:
-            return Decision.fault(Reason.LATE), None
-        waited = (time.monotonic_ns() - frame.captured_ns) / 1e6
-        try:
-            scored = channel.judge.scorer.score(frame.image)
-        except ModelError as error:
-            self._model_failed(channel, str(error))
-            return Decision.fault(Reason.MODEL_ERROR), None
-        scored.stages["wait"] = waited
-        decision = judge(scored.score, channel.judge.threshold)
-        if decision.reason is Reason.NOT_FINITE:
-            self._model_failed(channel, f"the score of a part is {scored.score}")
-        return decision, scored
-
-    def _keep_warm(self) -> None:
-        """Between parts, so that the next one finds the model as the last one left it."""
-        for channel in {id(c.judge): c for c in self._channels if c.model_ok}.values():
-            try:
-                channel.judge.scorer.keep_warm()
-            except ModelError as error:
-                self._model_failed(channel, str(error))
-
-    def _model_failed(self, channel: Channel, problem: str) -> None:
-        """No part passes until the model has passed its self-test; supervision puts it to that."""
-        self._journal.note("model", "error", problem, channel.name)
-        channel.model_failed(problem)
 
     def _on_lost(self, channel: Channel, lost: Lost) -> None:
         """Where the camera is the trigger every lost frame was a part, and gets its FAULT."""

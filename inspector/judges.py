@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from inspector.audit.log import AuditLog
 from inspector.audit.records import BundleRecord
-from inspector.channel import Judge, Scored
+from inspector.channel import Judge, Picture, Scored
 from inspector.errors import BundleError, ModelError
 from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
@@ -36,11 +34,13 @@ def refuse_other_roi(bundle: Bundle, recipe: Recipe, name: str) -> None:
         )
 
 
-def open_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
-    """The bundle on the device that [engine] names. Raises ModelError."""
-    from inspector.model.engine import Engine  # here, for `inspector check` does without its libraries
+def open_engine(bundle: Bundle, settings: EngineSettings, together: int = 1) -> Engine:
+    """The bundle on the device that [engine] names, for so many cameras. Raises ModelError."""
+    from inspector.model.engine import Engine, resolve  # here: `inspector check` does without its libraries
 
-    return Engine(bundle, settings.device, settings.precision, settings.threads)
+    if resolve(settings.device).type == "cpu":
+        together = 1  # there a batch costs what its parts cost: docs/performance.md
+    return Engine(bundle, settings.device, settings.precision, settings.threads, together)
 
 
 class Broken:
@@ -60,36 +60,37 @@ class Broken:
         """Raise ModelError."""
         raise type(self._error)(str(self._error))
 
-    def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
+    def score_first(self, images: Sequence[Picture], left_ms: float) -> Sequence[Scored]:
         """Raise ModelError."""
         raise type(self._error)(str(self._error))
 
 
-def load(settings: Settings, log: AuditLog) -> dict[str, Judge]:
+def load(settings: Settings, log: AuditLog, cameras: int | None = None) -> dict[str, Judge]:
     """Judges by recipe name, warm, each having passed its self-test, their bundles registered in the log.
 
-    Raises BundleError and ModelError. A bundle that is not calibrated for this device and precision
-    is loaded all the same: its judge carries the reason, and every part will be FAULT.
+    cameras: so many share each model, whatever the station has. Raises BundleError and ModelError. A bundle
+    that is not calibrated for this device and precision is loaded all the same: its judge carries the reason,
+    and every part will be FAULT.
     """
-    judges = load_for_line(settings, log)
+    judges = load_for_line(settings, log, cameras)
     for judge in judges.values():
         if judge.problem:
             judge.scorer.self_test()
     return judges
 
 
-def load_for_line(settings: Settings, log: AuditLog) -> dict[str, Judge]:
+def load_for_line(settings: Settings, log: AuditLog, cameras: int | None = None) -> dict[str, Judge]:
     """The same, but a model that fails gets a judge that says why: the line gets FAULT, not silence."""
     judges = {}
     for name in sorted({camera.recipe for camera in settings.camera}):
         try:
-            judges[name] = judge_of(settings, log, name)
+            judges[name] = judge_of(settings, log, name, cameras)
         except ModelError as error:
             judges[name] = Judge(Broken(error), None, None, None, problem=str(error))
     return judges
 
 
-def judge_of(settings: Settings, log: AuditLog, recipe: str) -> Judge:
+def judge_of(settings: Settings, log: AuditLog, recipe: str, cameras: int | None = None) -> Judge:
     """The recipe's active bundle on its engine, warm and tested: its judge says what speaks against it.
 
     Raises BundleError, ModelError and LogError.
@@ -97,7 +98,8 @@ def judge_of(settings: Settings, log: AuditLog, recipe: str) -> Judge:
     from inspector.model.engine import calibrated_for
 
     bundle = active_bundle(settings, recipe)
-    engine = open_engine(bundle, settings.engine)
+    share = sum(camera.recipe == recipe for camera in settings.camera) if cameras is None else cameras
+    engine = open_engine(bundle, settings.engine, share)
     log.register_bundle(
         BundleRecord(
             id=bundle.id,

@@ -8,15 +8,13 @@ one that cannot be loaded, may not judge here or fails its self-test never does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from inspector.audit.log import AuditLog
-from inspector.channel import Channel, Judge, Scored, Scorer
+from inspector.channel import Channel, Judge, Picture, Scored, Scorer
 from inspector.errors import InspectorError, LogError, ModelError
 from inspector.journal import Journal
 from inspector.judges import judge_of
@@ -45,9 +43,9 @@ class Owned:
         """See Scorer."""
         self._thread.submit(self._scorer.self_test).result()
 
-    def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
+    def score_first(self, images: Sequence[Picture], left_ms: float) -> Sequence[Scored]:
         """See Scorer."""
-        return self._thread.submit(self._scorer.score, image).result()
+        return self._thread.submit(self._scorer.score_first, images, left_ms).result()
 
     def close(self) -> None:
         """Let the thread end."""

@@ -19,7 +19,8 @@ def test_the_whole_plan_is_gone_through_and_what_was_missed_is_said(tmp_path, mo
         "paper bfloat16", "paper float32", "restore bfloat16", "feature bfloat16"
     }  # fmt: skip
     assert figures["tests"] == 0  # skipped without a GPU, but found
-    assert (figures["line"]["verdicts"], figures["line"]["faults"]) == (12, 0)
+    for line in figures["line"].values():
+        assert (line["verdicts"], line["faults"]) == (12, 0)
     assert status == (1 if figures["missed"] else 0)
     assert all(line in capsys.readouterr().out for line in figures["missed"][:1])
 
@@ -39,10 +40,11 @@ def test_marks_are_told_when_they_are_missed(change, word, monkeypatch):
     def figures(ratios):
         one = {"in_turns_ms": {"engine": {"p50": 5.0, "p99": 5.5}}, "ratios": ratios, "precision": "bfloat16"}
         line = {"faults": 0, "stages_ms": {"total": {"max": 12.0}}}
-        return {"engine": {"paper bfloat16": one}, "line": line, "tests": 0}
+        return {"engine": {"paper bfloat16": one}, "line": {1: line}, "tests": 0}
 
     assert gpu.missed(figures(good), 50) == []
     assert [word in line for line in gpu.missed(figures(good | change), 50)] == [True]
     late = figures(good)
-    late["line"] = {"faults": 1, "stages_ms": {"total": {"max": 21.0}}}
-    assert gpu.missed(late, 50) == ["the line: 1 faults, slowest part 21.0 ms at 50/s"]
+    slow = {"faults": 0, "stages_ms": {"total": {"max": 21.0}}}
+    late["line"] = {1: slow, 4: slow}
+    assert gpu.missed(late, 50) == ["the line, cameras: 1: 0 faults, slowest part 21.0 ms at 50 parts/s"]

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from inspector import __version__
-from inspector.bench.batches import batches
 from inspector.bench.floor import floor, probes, work
 from inspector.bench.rivals import anomalib, plain
 from inspector.bench.timing import after_idling, at, in_turns, spread
@@ -63,8 +62,8 @@ def measure(
     runs = {"engine": score} | probes(device, engine.precision)
     others = {"plain eager float32": plain(bundle, device, image)}
     others |= anomalib(bundle, device, image) if compare else {}
-    many = batches(bundle, device, engine.precision, (1, 8, 16) if device.type == "cuda" else (1, 2, 4))
-    runs |= others | {f"batch {count}": run for count, run in many.items()}
+    many = (1, 8, 16) if device.type == "cuda" else (1, 2, 4)
+    runs |= others | {f"batch {count}": _batch(engine, image, count) for count in many}
     times = in_turns(runs, rounds)
     figures = {name: times[name].figures() for name in ("engine", *others)}
     least = floor(work(bundle, engine.precision), device, times)
@@ -102,6 +101,10 @@ def measure(
 
 def _scoring(engine: Engine, image: NDArray[np.uint8]) -> Any:
     return lambda: engine.score(image)
+
+
+def _batch(engine: Engine, image: NDArray[np.uint8], count: int) -> Any:
+    return lambda: engine.score_together([image] * count)
 
 
 def _picture(size: int) -> NDArray[np.uint8]:

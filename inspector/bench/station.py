@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +24,7 @@ from inspector import __version__, logs
 from inspector.answer import Answer
 from inspector.audit.log import AuditLog
 from inspector.bench import disk
-from inspector.channel import Judge, Scored
+from inspector.channel import Judge, Picture, Scored
 from inspector.commands import SWITCH_S
 from inspector.daemon import Daemon
 from inspector.errors import SettingsError
@@ -58,9 +59,9 @@ class StubScorer:
     def self_test(self) -> None:
         """Nothing to test."""
 
-    def score(self, image: NDArray[np.uint8] | NDArray[np.uint16]) -> Scored:
-        """A constant score."""
-        return StubScored()
+    def score_first(self, images: Sequence[Picture], left_ms: float) -> Sequence[Scored]:
+        """A constant score, of one frame at a time."""
+        return [StubScored()]
 
 
 def measure(
@@ -101,7 +102,7 @@ def _measure(
     try:
         station = _station(folder, ours.recv(), fps, size, cameras)
         with AuditLog.open(station.database) as log:
-            judge = _stub_judge(log) if stub else _model_judge(settings, recipe, log)
+            judge = _stub_judge(log) if stub else _model_judge(settings, recipe, log, cameras)
             answers, memory = _inspect(station, log, judge, parts)
         synced = disk.syncs(folder, fps * cameras)
     finally:
@@ -198,12 +199,12 @@ def _stub_judge(log: AuditLog) -> Judge:
     return Judge(StubScorer(), "stub", 1.0, None)
 
 
-def _model_judge(settings: Settings | None, recipe: str | None, log: AuditLog) -> Judge:
+def _model_judge(settings: Settings | None, recipe: str | None, log: AuditLog, cameras: int) -> Judge:
     from inspector.judges import load
 
     if settings is None:
         raise SettingsError("a station file is needed to bench a model; --stub measures without one")
-    judges = load(settings, log)
+    judges = load(settings, log, cameras)
     if recipe is None and len(judges) == 1:
         return next(iter(judges.values()))
     if recipe not in judges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
@@ -22,6 +22,7 @@ from inspector.model.bundle import Bundle
 from inspector.model.folding import fold
 from inspector.model.graph import Replay
 from inspector.model.network import Network, build
+from inspector.model.pace import Pace, sizes
 from inspector.model.preprocess import Image, Normalise, picture
 from inspector.model.scoring import image_score, smooth
 
@@ -31,6 +32,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 FAITHFUL = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.1}  # share of the map's peak that folding may move
+TIMED = 10  # batches of each size
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEEP, LARGEST = 1 << 30, 32 << 20  # bytes; glibc allows no more for the second
 KINDS = [(dtype, shape) for dtype in (np.uint8, np.uint16) for shape in ((), (3,))]  # of pictures
@@ -55,6 +57,8 @@ class Engine:
     device: "auto" takes the first GPU if there is one; "cpu"; "cuda" or "cuda:1".
     precision: "float32", "bfloat16" or "float16" (of the matrix products; memory and map stay float32).
     threads: on the CPU; 0 leaves it to torch.
+    together: so many pictures may wait at once, and are scored in batches where warm_up() finds that these
+    pay and say what the network says of each picture alone.
 
     The network is folded (folding.py) at load, and must then still say what it said. On a GPU everything from
     the uint8 picture to score and map is one CUDA graph (graph.py). Resizing is on the host on any device.
@@ -62,7 +66,12 @@ class Engine:
     """
 
     def __init__(
-        self, bundle: Bundle, device: str = "auto", precision: str = "float32", threads: int = 0
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        precision: str = "float32",
+        threads: int = 0,
+        together: int = 1,
     ) -> None:
         if precision not in PRECISIONS:
             raise ModelError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -74,6 +83,8 @@ class Engine:
         self.device = describe(self._device)
         self._normalise = Normalise(bundle.preprocessing, self._device)
         self._replays: dict[tuple[object, ...], Replay] = {}
+        self._sizes = sizes(together)
+        self._pace = Pace()
         if self._device.type == "cpu":
             _keep_memory()
         with _failures_named(self.device), torch.inference_mode():
@@ -84,8 +95,12 @@ class Engine:
         size = self.bundle.preprocessing.size
         x, y, width, height = self.bundle.preprocessing.roi or (0, 0, size, size)
         for dtype, channels in KINDS if self._device.type == "cuda" else KINDS[:1]:
-            for _ in range(runs):
-                self.score(np.zeros((y + height, x + width, *channels), dtype))
+            black = np.zeros((y + height, x + width, *channels), dtype)
+            for count in self._sizes:
+                for _ in range(runs):
+                    self.score_together([black] * count)
+        if len(self._sizes) > 1:
+            self._pace = self._paced()
 
     def keep_warm(self) -> None:
         """Between parts, now and then: a GPU that idles clocks down and is slow for the next part.
@@ -93,7 +108,7 @@ class Engine:
         Raises ModelError for a failing device.
         """
         with _failures_named(self.device):
-            for replay in list(self._replays.values())[-1:]:
+            for replay in list(self._replays.values())[:1]:  # the smallest
                 replay.again()
 
     def answer(self) -> tuple[float, ...]:
@@ -120,42 +135,88 @@ class Engine:
 
         Raises ModelError for a picture of another kind, one smaller than the ROI, or a failing device.
         """
+        return self.score_together([image])[0]
+
+    def score_first(self, images: Sequence[Image], left_ms: float) -> list[Scored]:
+        """The same for the first of these, or for the first few at once: see pace.py.
+
+        left_ms: to the deadline of the first. Raises ModelError for the first.
+        """
+        count = self._pace.choose(images, left_ms)
+        if count > 1:
+            try:
+                return self.score_together(images[:count])
+            except ModelError as error:
+                logger.warning("pictures are scored one at a time from now on: %s", error)
+                self._pace = Pace()
+        return self.score_together(images[:1])
+
+    def score_together(self, images: Sequence[Image]) -> list[Scored]:
+        """Score these at once; each has the stages of all, for it has waited for all. See score().
+
+        They must be alike in dtype and channels.
+        """
         with _failures_named(self.device), torch.inference_mode():
             began = time.perf_counter()
-            small = cast(Image, np.ascontiguousarray(picture(image, self.bundle.preprocessing)))
+            small = [picture(image, self.bundle.preprocessing) for image in images]
+            pixels = cast(Image, np.stack(small))
             if self._device.type == "cuda":
                 ready = time.perf_counter()
-                answer, computed = self._replay(small)(small)
-                score, score_map = float(answer[0]), answer[1:].reshape(self._network.architecture.size, -1)
+                answers, computed = self._replay(pixels)(pixels)
+                size = self._network.architecture.size
+                scores, maps = answers[:, 0].tolist(), answers[:, 1:].reshape(len(images), size, size)
             else:
-                x = self._normalise(torch.from_numpy(small))
+                x = self._input(torch.from_numpy(pixels))
                 ready = time.perf_counter()
                 error = self._errors(x)
                 computed = time.perf_counter()
                 smoothed = smooth(error, self.bundle.scoring.sigma)
-                score, score_map = float(image_score(smoothed, self.bundle.scoring)), smoothed[0].numpy()
+                scores, maps = image_score(smoothed, self.bundle.scoring).tolist(), smoothed.numpy()
             done = time.perf_counter()
         stages = {
             "preprocess": 1e3 * (ready - began),
             "model": 1e3 * (computed - ready),
             "map": 1e3 * (done - computed),
         }
-        return Scored(score, score_map, stages)
+        return [Scored(score, its, dict(stages)) for score, its in zip(scores, maps, strict=True)]
+
+    def _paced(self) -> Pace:
+        """What batches of the test picture, turned in between, cost; without those that do not agree."""
+        image = selftest.picture(self.bundle.preprocessing)
+        images = [np.ascontiguousarray(image[:, :: 1 - 2 * (n % 2)]) for n in range(self._sizes[-1])]
+        alone = [selftest.answer(one.score, one.map) for one in map(self.score, images)]
+        times: dict[int, list[float]] = {}
+        for count in self._sizes:
+            runs = [self.score_together(images[:count]) for _ in range(TIMED)]
+            try:
+                for one, known in zip(runs[-1], alone, strict=False):
+                    found = selftest.answer(one.score, one.map)
+                    selftest.compare(found, known, self.precision, f"a batch of {count} on {self.device}")
+            except ModelError as error:
+                logger.warning("pictures are scored at most %d at a time: %s", count // 2, error)
+                break
+            times[count] = [sum(run[0].stages.values()) for run in runs]
+        return Pace(times)
 
     def _errors(self, x: Tensor) -> Tensor:
-        """(1, S, S) of the network's input."""
+        """(B, S, S) of the network's input."""
         return error_of(self._network, x, self.bundle, self.precision)
 
-    def _replay(self, small: Image) -> Replay:
-        key = (small.dtype, small.shape)
+    def _input(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) of B pictures."""
+        inputs = [self._normalise(one) for one in pixels]
+        return inputs[0] if len(inputs) == 1 else torch.cat(inputs)
+
+    def _replay(self, pixels: Image) -> Replay:
+        key = (pixels.dtype, pixels.shape)
         if key not in self._replays:
-            self._replays[key] = Replay(self._answer, torch.from_numpy(small), self._device)
+            self._replays[key] = Replay(self._answer, torch.from_numpy(pixels), self._device)
         return self._replays[key]
 
     def _answer(self, pixels: Tensor) -> Tensor:
-        """Score, then map, in one piece: what is read back from a GPU."""
-        score_map = smooth(self._errors(self._normalise(pixels)), self.bundle.scoring.sigma)
-        return torch.cat([image_score(score_map, self.bundle.scoring), score_map.flatten()])
+        """(B, 1 + S·S): scores, then maps, in one piece: what is read back from a GPU."""
+        score_map = smooth(self._errors(self._input(pixels)), self.bundle.scoring.sigma)
+        return torch.cat([image_score(score_map, self.bundle.scoring)[:, None], score_map.flatten(1)], dim=1)
 
     def _folded(self) -> Network:
         """The network made fast; as it was where that changes what it says, as of an odd backbone."""

@@ -19,7 +19,7 @@ RUNS = 3  # before the capture: kernels are chosen and caches filled
 class Replay:
     """What infer does to pixels of one kind: upload, kernels and read-back, launched at once.
 
-    infer: pixels on the device -> (n,) float32 there; it must not look at what it computes. One thread
+    infer: pixels on the device -> float32 there; it must not look at what it computes. One thread
     captures and replays. Buffers on the host are pinned; all buffers stay where they are.
     """
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from inspector.answer import Answers
-from inspector.daemon import Daemon
 from inspector.delivery import Delivery, Undelivered
+from inspector.judging import Judging, Waiting
 from inspector.lane import Lane, Triggered
 from inspector.plc.link import Link
 from inspector.verdict import Decision, Reason, Verdict
@@ -61,14 +61,17 @@ def pass_for_fault() -> None:
 
 def frame_of_before() -> None:
     """Each part is judged by the frame of the part before it."""
-    on_frame, kept = Daemon._on_frame, {}
+    judged, kept = Judging._judged, {}
 
-    def late(self: Daemon, channel: Any, frame: Any) -> None:
-        before = kept.get(channel.name, frame)
-        kept[channel.name] = replace(frame, image=frame.image.copy())
-        on_frame(self, channel, replace(frame, image=before.image))
+    def late(self: Judging, fit: list[Waiting]) -> Any:
+        stale = []
+        for one in fit:
+            before = kept.get(one.channel.name, one.frame)
+            kept[one.channel.name] = replace(one.frame, image=one.frame.image.copy())
+            stale.append(replace(one, frame=replace(one.frame, image=before.image)))
+        return judged(self, stale)
 
-    Daemon._on_frame = late
+    Judging._judged = late
 
 
 def coil_first() -> None:

@@ -1,4 +1,6 @@
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ from inspector.errors import ModelError
 from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle, Threshold
 from inspector.model.engine import Engine, calibrated_for
-from inspector.model.network import build
+from inspector.model.network import METHODS, build
 from inspector.model.preprocess import picture, tensor
 from inspector.model.records import Architecture
 from inspector.model.scoring import image_score, smooth
+from tests.inspector.model.test_graph import bundled
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (70, 80, 3)).astype(np.uint8)
@@ -48,6 +51,63 @@ def test_depth_and_mono_are_the_same_picture(stored: Bundle) -> None:
     reference = engine.score(mono).score
     assert engine.score(np.repeat(mono[:, :, None], 3, axis=2)).score == pytest.approx(reference, rel=1e-4)
     assert engine.score(mono.astype(np.uint16) * 257).score == pytest.approx(reference, rel=1e-2)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_pictures_scored_together_get_what_they_get_alone(recipe: Path, method: str) -> None:
+    engine = Engine(bundled(recipe, method, "tiny"), "cpu")
+    images = [RGB, 255 - RGB, RGB[::-1]]
+    for one, together in zip(map(engine.score, images), engine.score_together(images), strict=True):
+        assert together.score == pytest.approx(one.score, rel=1e-4)
+        np.testing.assert_allclose(together.map, one.map, atol=1e-4 * one.map.max())
+    assert len({one.score for one in engine.score_together(images)}) == len(images)
+    mono = [image[:, :, 0] for image in images]
+    assert engine.score_together(mono)[2].score == pytest.approx(engine.score(mono[2]).score, rel=1e-4)
+
+
+class Patient(Engine):
+    """As on a GPU, a batch takes as long as a part."""
+
+    def _errors(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return super()._errors(x)
+
+
+def test_batches_are_made_where_they_were_found_to_pay(stored: Bundle) -> None:
+    images = [RGB, 255 - RGB, RGB[::-1]]
+    engine = Patient(stored, "cpu", together=3)
+    assert len(engine.score_first(images, 1e6)) == 1, "not before it is warm"
+    engine.warm_up()
+    assert [one.score for one in engine.score_first(images, 1e6)] == pytest.approx(
+        [engine.score(image).score for image in images[:2]], rel=1e-4
+    )
+    assert len(engine.score_first(images, 30.0)) == 1
+    alone = Patient(stored, "cpu")
+    alone.warm_up()
+    assert len(alone.score_first(images, 1e6)) == 1
+
+
+def test_batches_that_mix_up_their_pictures_are_not_made(
+    stored: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mixing(Patient):
+        def _errors(self, x: torch.Tensor) -> torch.Tensor:
+            return super()._errors(x).flip(0)
+
+    engine = Mixing(stored, "cpu", together=2)
+    engine.warm_up()
+    assert "at most 1 at a time: self-test of a batch of 2 on cpu" in caplog.text
+    assert len(engine.score_first([RGB, 255 - RGB], 1e6)) == 1
+
+
+def test_a_batch_that_fails_costs_nobody_a_verdict(stored: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever picture is at fault: its own turn comes."""
+    engine = Patient(stored, "cpu", together=2)
+    engine.warm_up()
+    assert [one.score for one in engine.score_first([RGB, RGB[:20]], 1e6)] == [engine.score(RGB).score]
+    assert "one at a time from now on" in caplog.text
+    with pytest.raises(ModelError, match="reaches out"):
+        engine.score_first([RGB[:20], RGB], 1e6)
 
 
 def test_bfloat16_is_close(stored: Bundle) -> None:

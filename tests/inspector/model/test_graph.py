@@ -66,6 +66,17 @@ def test_every_part_has_its_own_answer_whatever_came_between(recipe) -> None:
     assert deep.score == pytest.approx(first[0].score, rel=1e-2)
 
 
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_batch_says_of_each_part_what_the_graph_of_one_says(recipe, method: str) -> None:
+    engine = Engine(bundled(recipe, method, "tiny"), "cuda", "bfloat16", together=4)
+    engine.warm_up()
+    parts = [*PARTS, PARTS[0][::-1]]
+    for part, found in zip(parts, engine.score_together(parts), strict=True):
+        alone = engine.score(part)
+        assert np.abs(found.map - alone.map).max() <= TOLERANCE["bfloat16"] * alone.map.max()
+        assert found.score == pytest.approx(alone.score, rel=TOLERANCE["bfloat16"])
+
+
 def test_two_engines_on_one_gpu_do_not_disturb_each_other(recipe) -> None:
     one = Engine(bundled(recipe, "paper", "tiny"), "cuda", "bfloat16")
     alone = one.score(PARTS[0])

@@ -1,0 +1,46 @@
+"""How many waiting pictures go to the model at once: as many as measurably pay and make nobody late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, takewhile
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAYS = 0.9  # a part must cost at most this share of what it costs in half the batch
+SPARE = 2.0  # times the time measured …
+ANSWER_MS = 5.0  # … and this for every part's row and wire must be left to the most urgent one
+
+
+def sizes(together: int) -> list[int]:
+    """1, 2, 4 … up to together."""
+    return [1 << n for n in range(max(together, 1).bit_length())]
+
+
+class Pace:
+    """What batches cost, of the sizes that pay."""
+
+    def __init__(self, times_ms: dict[int, list[float]] | None = None) -> None:
+        """times_ms: of some runs of each size, in milliseconds a batch; none of them: one at a time."""
+        usual = {size: median(times) for size, times in sorted((times_ms or {1: [0.0]}).items())}
+        self.slowest_ms = {1: 0.0}
+        for half, size in pairwise(usual):
+            if usual[size] / size > PAYS * usual[half] / half:
+                break
+            self.slowest_ms[size] = max((times_ms or {})[size])
+
+    def choose(self, images: Sequence[NDArray[np.uint8] | NDArray[np.uint16]], left_ms: float) -> int:
+        """How many of the first go together; left_ms: to the deadline of the most urgent one."""
+        kind = _kind(images[0])
+        alike = sum(1 for _ in takewhile(lambda image: _kind(image) == kind, images))
+        return max(
+            size
+            for size, ms in self.slowest_ms.items()
+            if size == 1 or (size <= alike and SPARE * ms + ANSWER_MS * size <= left_ms)
+        )
+
+
+def _kind(image: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[object, int]:
+    return image.dtype, image.ndim

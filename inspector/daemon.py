@@ -22,8 +22,8 @@ from inspector.answer import Answer, Answers
 from inspector.audit.frames import FrameStore
 from inspector.audit.log import AuditLog
 from inspector.beats import Beats
-from inspector.camera import Exhausted, Frame, Lost
-from inspector.camera.events import Down, Event, FrameReady, Opened
+from inspector.camera import Exhausted, Lost
+from inspector.camera.events import Down, Event, Opened
 from inspector.camera.process import CameraProcess
 from inspector.channel import Channel, Judge
 from inspector.delivery import Delivery
@@ -79,7 +79,7 @@ class Daemon:
         self._rows = Rows(log, self._evidence, self._health)
         delivery = Delivery(self._rows, self._link, self._health, self._tally, beats, self._alive)
         self._answers = Answers(self._rows, delivery, self._evidence, self._health, settings.log, observer)
-        self._judging = Judging(self._answers, self._journal)
+        self._judging = Judging(self._answers, self._journal, self._tick)
         self._channels = [
             Channel(
                 settings=camera,
@@ -212,36 +212,20 @@ class Daemon:
         """Wait for something to do, then do all of it."""
         connections = [c.camera.connection for c in self._channels if c.camera.connection is not None]
         ready = connection.wait([*connections, self._wake_out], TICK_S)
-        self._ticked = time.monotonic()
+        self._tick()
         if self._wake_out in ready:
             self._wake_out.recv(64)
         queues = [(channel, deque(channel.camera.poll())) for channel in self._channels]
-        while any(queue for _, queue in queues):
-            frames = [(c, frame) for c, queue in queues if (frame := self._next_frame(c, queue, problems))]
-            waiting = self._judging.open(frames)
-            while waiting:
-                self._ticked = time.monotonic()
-                waiting = self._judging.some(waiting)
-        if not ready:
-            self._store_evidence()
-            self._judging.keep_warm(self._channels)
-        self._supervision.look()
-
-    def _next_frame(
-        self, channel: Channel, queue: deque[Event], problems: dict[str, str] | None
-    ) -> Frame | None:
-        """The next frame of a camera, when all has been done that came before it."""
-        while queue:
-            self._ticked = time.monotonic()
-            event = queue.popleft()
-            if isinstance(event, FrameReady):
-                return event.frame
+        for channel, event in self._judging.through(queues):
             if isinstance(event, Down) and problems is not None:
                 problems[channel.name] = event.message
                 if event.fatal:
                     raise CameraError(f"camera '{channel.name}': {event.message}")
             self._on_event(channel, event)
-        return None
+        if not ready:
+            self._store_evidence()
+            self._judging.keep_warm(self._channels)
+        self._supervision.look()
 
     def _on_event(self, channel: Channel, event: Event) -> None:
         match event:
@@ -290,6 +274,9 @@ class Daemon:
 
     def _alarm(self, camera: str, message: str) -> None:
         self._journal.note("late", "error", message, camera)
+
+    def _tick(self) -> None:
+        self._ticked = time.monotonic()
 
     def _alive(self) -> bool:
         return time.monotonic() - self._ticked < self._stall_s

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from inspector.model import bundle as bundles
 from inspector.model import selftest
 from inspector.model.bundle import Bundle
 from inspector.model.folding import fold
-from inspector.model.graph import Replay
+from inspector.model.graph import Line, Replay
 from inspector.model.network import Network, build
-from inspector.model.pace import Pace, sizes
+from inspector.model.pace import MOST, Pace, sizes
 from inspector.model.preprocess import Image, Normalise, picture
 from inspector.model.scoring import image_score, smooth
 
@@ -82,7 +82,8 @@ class Engine:
         self._device = resolve(device)
         self.device = describe(self._device)
         self._normalise = Normalise(bundle.preprocessing, self._device)
-        self._replays: dict[tuple[object, ...], Replay] = {}
+        self._line: Line | None = None
+        self._replays: dict[tuple[np.dtype[Any], tuple[int, ...]], Replay] = {}
         self._sizes = sizes(together)
         self._pace = Pace()
         if self._device.type == "cpu":
@@ -95,12 +96,9 @@ class Engine:
         size = self.bundle.preprocessing.size
         x, y, width, height = self.bundle.preprocessing.roi or (0, 0, size, size)
         for dtype, channels in KINDS if self._device.type == "cuda" else KINDS[:1]:
-            black = np.zeros((y + height, x + width, *channels), dtype)
-            for count in self._sizes:
-                for _ in range(runs):
-                    self.score_together([black] * count)
-        if len(self._sizes) > 1:
-            self._pace = self._paced()
+            for _ in range(runs):
+                self.score(np.zeros((y + height, x + width, *channels), dtype))
+        self._pace = Pace(self._timed())
 
     def keep_warm(self) -> None:
         """Between parts, now and then: a GPU that idles clocks down and is slow for the next part.
@@ -113,8 +111,7 @@ class Engine:
 
     def answer(self) -> tuple[float, ...]:
         """What it says of the test picture: see selftest.answer(). Raises ModelError."""
-        scored = self.score(selftest.picture(self.bundle.preprocessing))
-        return selftest.answer(scored.score, scored.map)
+        return _answer(self.score(selftest.picture(self.bundle.preprocessing)))
 
     def self_test(self) -> None:
         """Raise ModelError unless the answer to the test picture is the one recorded at calibration.
@@ -137,34 +134,46 @@ class Engine:
         """
         return self.score_together([image])[0]
 
+    def score_together(self, images: Sequence[Image]) -> list[Scored]:
+        """The same for pictures of one kind, at once; each has the stages of all, for it waits for all."""
+        began = time.perf_counter()
+        return self._scored([self._small(image) for image in images], began)
+
     def score_first(self, images: Sequence[Image], left_ms: float) -> list[Scored]:
         """The same for the first of these, or for the first few at once: see pace.py.
 
         left_ms: to the deadline of the first. Raises ModelError for the first.
         """
-        count = self._pace.choose(images, left_ms)
+        began = time.perf_counter()
+        small = [self._small(images[0])]
+        took_ms = 1e3 * (time.perf_counter() - began)
+        for image in images[1 : self._pace.choose(images, left_ms, took_ms)]:
+            try:
+                small.append(self._small(image))
+            except ModelError:
+                break  # it is said when its own turn comes
+        count = self._pace.whole(len(small))
         if count > 1:
             try:
-                return self.score_together(images[:count])
+                return self._scored(small[:count], began)
             except ModelError as error:
                 logger.warning("pictures are scored one at a time from now on: %s", error)
                 self._pace = Pace()
-        return self.score_together(images[:1])
+        return self._scored(small[:1], began)
 
-    def score_together(self, images: Sequence[Image]) -> list[Scored]:
-        """Score these at once; each has the stages of all, for it has waited for all. See score().
+    def _small(self, image: Image) -> Image:
+        with _failures_named(self.device):
+            return picture(image, self.bundle.preprocessing)
 
-        They must be alike in dtype and channels.
-        """
+    def _scored(self, small: list[Image], began: float) -> list[Scored]:
+        """Of what picture() has made; began: perf_counter, when that was begun."""
         with _failures_named(self.device), torch.inference_mode():
-            began = time.perf_counter()
-            small = [picture(image, self.bundle.preprocessing) for image in images]
             pixels = cast(Image, np.stack(small))
             if self._device.type == "cuda":
                 ready = time.perf_counter()
                 answers, computed = self._replay(pixels)(pixels)
                 size = self._network.architecture.size
-                scores, maps = answers[:, 0].tolist(), answers[:, 1:].reshape(len(images), size, size)
+                scores, maps = answers[:, 0].tolist(), answers[:, 1:].reshape(len(small), size, size)
             else:
                 x = self._input(torch.from_numpy(pixels))
                 ready = time.perf_counter()
@@ -180,23 +189,28 @@ class Engine:
         }
         return [Scored(score, its, dict(stages)) for score, its in zip(scores, maps, strict=True)]
 
-    def _paced(self) -> Pace:
-        """What batches of the test picture, turned in between, cost; without those that do not agree."""
-        image = selftest.picture(self.bundle.preprocessing)
-        images = [np.ascontiguousarray(image[:, :: 1 - 2 * (n % 2)]) for n in range(self._sizes[-1])]
-        alone = [selftest.answer(one.score, one.map) for one in map(self.score, images)]
+    def _timed(self) -> dict[int, list[float]]:
+        """Milliseconds of batches by size, of the sizes that say of each picture what it gets alone."""
+        if len(self._sizes) == 1:
+            return {}
+        shown = picture(selftest.picture(self.bundle.preprocessing), self.bundle.preprocessing)
+        small = [np.roll(shown, len(shown) // MOST * n, axis=1) for n in range(self._sizes[-1])]
         times: dict[int, list[float]] = {}
-        for count in self._sizes:
-            runs = [self.score_together(images[:count]) for _ in range(TIMED)]
-            try:
-                for one, known in zip(runs[-1], alone, strict=False):
-                    found = selftest.answer(one.score, one.map)
-                    selftest.compare(found, known, self.precision, f"a batch of {count} on {self.device}")
-            except ModelError as error:
-                logger.warning("pictures are scored at most %d at a time: %s", count // 2, error)
-                break
-            times[count] = [sum(run[0].stages.values()) for run in runs]
-        return Pace(times)
+        try:
+            alone = [_answer(one) for one in (self._scored([each], 0.0)[0] for each in small)]
+            for count in self._sizes:
+                runs = [self._scored(small[:count], 0.0) for _ in range(TIMED)]
+                self._scored([one[:, :, 0] for one in small[:count]], 0.0)  # mono, ready as well
+                for one, known in zip(runs[-1] if count > 1 else (), alone, strict=False):
+                    who = f"a batch of {count} on {self.device}"
+                    selftest.compare(_answer(one), known, self.precision, who)
+                times[count] = [run[0].stages["model"] + run[0].stages["map"] for run in runs]
+        except ModelError as error:
+            logger.warning("pictures are scored at most %d at a time: %s", max(times, default=1), error)
+            self._replays = {
+                key: one for key, one in self._replays.items() if key[1][0] <= max(times, default=1)
+            }
+        return times
 
     def _errors(self, x: Tensor) -> Tensor:
         """(B, S, S) of the network's input."""
@@ -210,10 +224,11 @@ class Engine:
     def _replay(self, pixels: Image) -> Replay:
         key = (pixels.dtype, pixels.shape)
         if key not in self._replays:
-            self._replays[key] = Replay(self._answer, torch.from_numpy(pixels), self._device)
+            self._line = self._line or Line(self._device)
+            self._replays[key] = Replay(self._spoken, torch.from_numpy(pixels), self._device, self._line)
         return self._replays[key]
 
-    def _answer(self, pixels: Tensor) -> Tensor:
+    def _spoken(self, pixels: Tensor) -> Tensor:
         """(B, 1 + S·S): scores, then maps, in one piece: what is read back from a GPU."""
         score_map = smooth(self._errors(self._input(pixels)), self.bundle.scoring.sigma)
         return torch.cat([image_score(score_map, self.bundle.scoring)[:, None], score_map.flatten(1)], dim=1)
@@ -242,6 +257,10 @@ class Engine:
             float(off),
         )
         return plain_network(self.bundle).to(self._device)
+
+
+def _answer(scored: Scored) -> tuple[float, ...]:
+    return selftest.answer(scored.score, scored.map)
 
 
 def calibrated_for(bundle: Bundle, engine: Engine) -> str | None:

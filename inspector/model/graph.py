@@ -16,6 +16,16 @@ FIRST = -1  # priority of the stream, before the 0 of a training's
 RUNS = 3  # before the capture: kernels are chosen and caches filled
 
 
+class Line:
+    """What the graphs of one engine share, for one thread replays them one after the other: a stream, on
+    which no other engine works while one is captured, and the memory in between upload and read-back.
+    """
+
+    def __init__(self, device: torch.device):
+        self.stream = torch.cuda.Stream(device, FIRST)  # type: ignore[no-untyped-call]  # not annotated
+        self.pool = torch.cuda.graph_pool_handle()
+
+
 class Replay:
     """What infer does to pixels of one kind: upload, kernels and read-back, launched at once.
 
@@ -23,10 +33,12 @@ class Replay:
     captures and replays. Buffers on the host are pinned; all buffers stay where they are.
     """
 
-    def __init__(self, infer: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device):
+    def __init__(
+        self, infer: Callable[[Tensor], Tensor], pixels: Tensor, device: torch.device, line: Line
+    ) -> None:
         self.sent = pixels.pin_memory()
         self.pixels = pixels.to(device)
-        self.stream = torch.cuda.Stream(device, FIRST)  # type: ignore[no-untyped-call]  # not annotated
+        self.stream = line.stream
         self.done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self.stream):
@@ -35,7 +47,9 @@ class Replay:
             self.received = torch.empty(answer.shape, pin_memory=True)
         self.stream.synchronize()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            self.graph, pool=line.pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
             self.pixels.copy_(self.sent, non_blocking=True)
             self.received.copy_(infer(self.pixels), non_blocking=True)
 

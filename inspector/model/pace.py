@@ -9,18 +9,19 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+MOST = 8
 PAYS = 0.9  # a part must cost at most this share of what it costs in half the batch
 SPARE = 2.0  # times the time measured …
 ANSWER_MS = 5.0  # … and this for every part's row and wire must be left to the most urgent one
 
 
 def sizes(together: int) -> list[int]:
-    """1, 2, 4 … up to together."""
-    return [1 << n for n in range(max(together, 1).bit_length())]
+    """1, 2, 4 … up to together, and MOST."""
+    return [1 << n for n in range(min(max(together, 1), MOST).bit_length())]
 
 
 class Pace:
-    """What batches cost, of the sizes that pay."""
+    """What the network takes for batches, of the sizes that pay."""
 
     def __init__(self, times_ms: dict[int, list[float]] | None = None) -> None:
         """times_ms: of some runs of each size, in milliseconds a batch; none of them: one at a time."""
@@ -31,15 +32,25 @@ class Pace:
                 break
             self.slowest_ms[size] = max((times_ms or {})[size])
 
-    def choose(self, images: Sequence[NDArray[np.uint8] | NDArray[np.uint16]], left_ms: float) -> int:
-        """How many of the first go together; left_ms: to the deadline of the most urgent one."""
-        kind = _kind(images[0])
-        alike = sum(1 for _ in takewhile(lambda image: _kind(image) == kind, images))
+    def choose(
+        self, images: Sequence[NDArray[np.uint8] | NDArray[np.uint16]], left_ms: float, each_ms: float = 0.0
+    ) -> int:
+        """How many of the first go together.
+
+        left_ms: to the deadline of the most urgent one. each_ms: to make one ready for the network, or more.
+        """
+        alike = sum(1 for _ in takewhile(lambda image: _kind(image) == _kind(images[0]), images))
+        if images[0].dtype != np.uint8:
+            alike = 1  # rare, and not made ready for more: Engine.warm_up()
         return max(
             size
             for size, ms in self.slowest_ms.items()
-            if size == 1 or (size <= alike and SPARE * ms + ANSWER_MS * size <= left_ms)
+            if size == 1 or (size <= alike and SPARE * (ms + size * each_ms) + ANSWER_MS * size <= left_ms)
         )
+
+    def whole(self, count: int) -> int:
+        """The largest size that so many pictures fill."""
+        return max(size for size in self.slowest_ms if size <= count)
 
 
 def _kind(image: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[object, int]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from inspector.answer import Answers
 from inspector.delivery import Delivery, Undelivered
-from inspector.judging import Judging, Waiting
 from inspector.lane import Lane, Triggered
+from inspector.model.engine import Engine
+from inspector.model.preprocess import Image
 from inspector.plc.link import Link
 from inspector.verdict import Decision, Reason, Verdict
 
@@ -61,17 +61,13 @@ def pass_for_fault() -> None:
 
 def frame_of_before() -> None:
     """Each part is judged by the frame of the part before it."""
-    judged, kept = Judging._judged, {}
+    score, kept = Engine.score_first, []
 
-    def late(self: Judging, fit: list[Waiting]) -> Any:
-        stale = []
-        for one in fit:
-            before = kept.get(one.channel.name, one.frame)
-            kept[one.channel.name] = replace(one.frame, image=one.frame.image.copy())
-            stale.append(replace(one, frame=replace(one.frame, image=before.image)))
-        return judged(self, stale)
+    def late(self: Engine, images: Sequence[Image], left_ms: float) -> Any:
+        kept.append(images[0].copy())
+        return score(self, kept[-2:][:1], left_ms)
 
-    Judging._judged = late
+    Engine.score_first = late
 
 
 def coil_first() -> None:

@@ -11,7 +11,7 @@ from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle, Threshold
 from inspector.model.engine import Engine, calibrated_for
 from inspector.model.network import METHODS, build
-from inspector.model.preprocess import picture, tensor
+from inspector.model.preprocess import Image, picture, tensor
 from inspector.model.records import Architecture
 from inspector.model.scoring import image_score, smooth
 from tests.inspector.model.test_graph import bundled
@@ -92,7 +92,7 @@ def test_batches_that_mix_up_their_pictures_are_not_made(
 ) -> None:
     class Mixing(Patient):
         def _errors(self, x: torch.Tensor) -> torch.Tensor:
-            return super()._errors(x).flip(0)
+            return super()._errors(x).roll(len(x) // 2, 0)
 
     engine = Mixing(stored, "cpu", together=2)
     engine.warm_up()
@@ -101,13 +101,45 @@ def test_batches_that_mix_up_their_pictures_are_not_made(
 
 
 def test_a_batch_that_fails_costs_nobody_a_verdict(stored: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    """Whichever picture is at fault: its own turn comes."""
-    engine = Patient(stored, "cpu", together=2)
+    class Small(Patient):
+        full = False
+
+        def _errors(self, x: torch.Tensor) -> torch.Tensor:
+            if self.full and len(x) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super()._errors(x)
+
+    engine = Small(stored, "cpu", together=2)
     engine.warm_up()
-    assert [one.score for one in engine.score_first([RGB, RGB[:20]], 1e6)] == [engine.score(RGB).score]
+    assert len(engine.score_first([RGB, RGB], 1e6)) == 2
+    engine.full = True
+    assert [one.score for one in engine.score_first([RGB, RGB], 1e6)] == [engine.score(RGB).score]
     assert "one at a time from now on" in caplog.text
+    engine.warm_up()
+    assert "at most 1 at a time" in caplog.text
+    engine.self_test()
+
+
+def test_a_picture_that_does_not_fit_waits_for_its_own_turn(stored: Bundle) -> None:
+    engine = Patient(stored, "cpu", together=4)
+    engine.warm_up()
+    good = engine.score(RGB).score
+    assert [one.score for one in engine.score_first([RGB, RGB[:20], RGB], 1e6)] == [good]
+    assert len(engine.score_first([RGB, RGB, RGB, RGB[:20]], 1e6)) == 2
     with pytest.raises(ModelError, match="reaches out"):
         engine.score_first([RGB[:20], RGB], 1e6)
+
+
+def test_the_time_to_make_pictures_small_counts(stored: Bundle) -> None:
+    class Large(Patient):
+        def _small(self, image: Image) -> Image:
+            time.sleep(0.2)
+            return super()._small(image)
+
+    engine = Large(stored, "cpu", together=2)
+    engine.warm_up()
+    assert len(engine.score_first([RGB, RGB], 700.0)) == 1
+    assert len(engine.score_first([RGB, RGB], 1e6)) == 2
 
 
 def test_bfloat16_is_close(stored: Bundle) -> None:

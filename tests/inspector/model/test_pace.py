@@ -36,3 +36,16 @@ def test_only_pictures_of_one_kind_go_together() -> None:
     assert pace.choose([RGB, RGB, MONO, MONO], LONG) == 2
     assert pace.choose([RGB, MONO, RGB, RGB], LONG) == 1
     assert pace.choose([RGB, RGB.astype(np.uint16)], LONG) == 1
+    assert pace.choose([RGB.astype(np.uint16)] * 2, LONG) == 1, "no batches of these are made ready"
+
+
+def test_the_time_to_make_each_picture_small_counts() -> None:
+    pace = Pace({1: [10.0], 2: [12.0]})
+    enough = SPARE * (12.0 + 2 * 50.0) + 2 * ANSWER_MS
+    assert pace.choose([RGB] * 2, enough, 50.0) == 2
+    assert pace.choose([RGB] * 2, enough - 1, 50.0) == 1
+
+
+def test_a_batch_is_of_a_size_that_was_measured() -> None:
+    pace = Pace({1: [10.0], 2: [12.0], 4: [15.0]})
+    assert [pace.whole(n) for n in (1, 2, 3, 4, 5)] == [1, 2, 2, 4, 4]

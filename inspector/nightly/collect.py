@@ -95,11 +95,12 @@ def select(settings: Settings, recipe: str, log: AuditLog, seed: int, *, progres
     chosen.kept(taught[floor:], chosen.selection.learn, wanted.parts, COMMISSIONING)
     chosen.kept(spare, chosen.selection.apart, most, COMMISSIONING)
     chosen.take((told[r.key] for r in spread(apart, seed)), chosen.selection.apart, most, "kept apart")
-    _refuse_too_few(chosen.selection, wanted.min_parts)
+    refuse_too_few(chosen.selection, wanted.min_parts)
     return chosen.selection
 
 
-def _refuse_too_few(selection: Selection, fewest: int) -> None:
+def refuse_too_few(selection: Selection, fewest: int) -> None:
+    """Raise TooFewPartsError where no night can be made of these."""
     learn, apart = len(selection.learn), len(selection.apart)
     if learn + apart < fewest or learn < 2 or apart < 2:
         left = ", ".join(f"{count} {why}" for why, count in selection.left_out.items() if count) or "none"

@@ -42,6 +42,7 @@ from inspector.models import unfit
 from inspector.nightly import collect, golden, priority
 from inspector.nightly.candidate import Night, calibrated, options, warm
 from inspector.nightly.collect import Selection
+from inspector.nightly.second_look import look_again
 from inspector.settings import Settings
 from training import distributed, gate_report
 from training.fit import train
@@ -119,6 +120,9 @@ def _one(night: Night) -> Iterator[str]:
     priority.leave_room(device)
     with AuditLog.open(settings.database, readonly=True) as log:
         chosen = collect.select(settings, recipe, log, night.seed)
+    assert active.threshold is not None  # noqa: S101 - else it were unfit
+    look_again(chosen, open_engine(active, settings.engine), active.threshold.value)
+    collect.refuse_too_few(chosen, settings.retrain.min_parts)
     yield f"recipe '{recipe}': {_counts(chosen)}"
     manifest = chosen.manifest(recipe=recipe, seed=night.seed, active=active.id, made=_now())
     trained = train(

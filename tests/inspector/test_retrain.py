@@ -31,15 +31,16 @@ from inspector.errors import (
     TooFewPartsError,
     TrainingError,
 )
-from inspector.judges import open_engine
+from inspector.judges import active_bundle, open_engine
 from inspector.model import bundle as bundles
 from inspector.model import store
 from inspector.model.engine import Engine
 from inspector.models import activate, listing, rollback
-from inspector.nightly import candidate, collect, commissioning, golden, priority, retrain
+from inspector.nightly import candidate, collect, commissioning, golden, priority, retrain, second_look
 from inspector.settings import load
 from tests.inspector.nightly_station import draw, inspect, part, prepare
 from tests.station import Station
+from training.data import read_image
 from training.selection import kept_apart
 
 KILLS = int(os.environ.get("INSPECTOR_TEST_KILLS", "3"))
@@ -123,6 +124,26 @@ def test_what_lies_in_the_golden_folder_or_is_a_labelled_defect_is_never_learned
     assert taken.isdisjoint({golden.sha256, escape.sha256})
     assert after.left_out["of the golden set"] == 1
     assert escape.sha256 in {one.sha256 for one in after.defects}
+
+
+def test_what_the_active_bundle_would_reject_is_neither_learned_nor_compared_on(station):
+    """Passes of a weaker bundle; but not what somebody has called normal."""
+    settings, chosen = load(station.config), selected(station)
+    engine = open_engine(active_bundle(settings, "part"), settings.engine)
+    passed = [one for one in (*chosen.learn, *chosen.apart) if one.why == collect.PASSED]
+    scores = sorted((engine.score(read_image(one.file)).score, one.sha256) for one in passed)
+    highest = {sha256 for _, sha256 in scores[-3:]}
+    labelled = next(one for one in chosen.learn if one.sha256 not in highest)
+    chosen.learn[chosen.learn.index(labelled)] = replace(labelled, why="labelled normal")
+    before = [one.sha256 for one in (*chosen.learn, *chosen.apart)]
+    second_look.look_again(chosen, engine, scores[-1][0])
+    assert [one.sha256 for one in (*chosen.learn, *chosen.apart)] == before, "they still pass"
+    second_look.look_again(chosen, engine, scores[-4][0])
+    after = [one.sha256 for one in (*chosen.learn, *chosen.apart)]
+    assert after == [sha256 for sha256 in before if sha256 not in highest]
+    assert chosen.left_out[second_look.DOUBTFUL] == 3
+    second_look.look_again(chosen, engine, -1.0)
+    assert {one.why for one in (*chosen.learn, *chosen.apart)} == {"commissioning", "labelled normal"}
 
 
 def test_a_picture_of_the_golden_set_that_is_made_alone_is_the_same(station):

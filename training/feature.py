@@ -15,9 +15,6 @@ from tqdm import tqdm
 from inspector.model.bank import MemoryBank
 from inspector.model.feature import FeatureAutoencoder, Linear, cosine_error
 from inspector.model.network import Network
-from inspector.model.overall import Overall, statistics
-from inspector.model.records import Scoring
-from inspector.model.scoring import image_score, smooth
 from training.blend import blended
 from training.coreset import coreset
 from training.data import Pictures, room
@@ -54,42 +51,30 @@ class FeatureObjective(Objective):
             tokens = torch.cat([net.tokens(self.cache.of([i])).flatten(2)[0].T for i in chosen])
             few = tokens[torch.randperm(len(tokens), generator=generator)[:TOKENS].to(tokens.device)]
             net.memory.start_from(kmeans(few, len(net.memory.slots), generator))
-        self.learned = set(indices)
-        fill(net, self.cache, self.variants.of(indices), generator)
+        if len(net.banks):
+            fill(net, self.cache, self.variants.of(indices), generator)
 
     def go_on(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """Whitening, embedding and memory stay, for the decoder knows them; the banks are filled anew."""
         net = cast(FeatureAutoencoder, network)
         self.variants = Variants(pictures, self.options.symmetries, self.options.seed)
         self.cache = Cache(net, self.variants)
-        generator = torch.Generator().manual_seed(self.options.seed)
-        self.learned = set(indices)
-        fill(net, self.cache, self.variants.of(indices), generator)
+        if len(net.banks):
+            generator = torch.Generator().manual_seed(self.options.seed)
+            fill(net, self.cache, self.variants.of(indices), generator)
 
     @torch.no_grad()
     def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """Find which errors are usual on these parts, held out where there are any, and what each counts."""
-        net, scoring = cast(FeatureAutoencoder, network), self.options.chosen_scoring()
+        net = cast(FeatureAutoencoder, network)
         errors = [net.errors(net.reproduce(self.cache.of([i]))) for i in indices]
         for k, of_parts in enumerate(zip(*errors, strict=True)):
             values = torch.cat(of_parts)
             net.centre[k], net.spread[k] = values.mean(), values.std().clamp(min=1e-6)
         if len(net.banks):
+            scoring = self.options.chosen_scoring()
             net.weight.copy_(blended(net, pictures, indices, scoring, self.options.seed))
-        if net.overall is not None and not self.learned.intersection(indices):
-            self._calibrate(net, net.overall, indices, scoring)  # what it was fitted to is no measure
         self.findings = {"weights": dict(zip(net.sources(), net.weight.tolist(), strict=True))}
-
-    def _calibrate(
-        self, net: FeatureAutoencoder, overall: Overall, indices: Sequence[int], scoring: Scoring
-    ) -> None:
-        distances, scores = [], []
-        for i in indices:
-            features = self.cache.of([i])
-            distances.append(overall(features))
-            error = net.weighed(net.reproduce(features))
-            scores.append(image_score(smooth(error, scoring.sigma), scoring))
-        overall.calibrate(torch.cat(distances), torch.cat(scores))
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """AdamW; its rate follows rate()."""
@@ -203,21 +188,17 @@ def fit_statistics(network: FeatureAutoencoder, features: Sequence[Features]) ->
 def fill(
     network: FeatureAutoencoder, cache: Cache, indices: Sequence[int], generator: torch.Generator
 ) -> None:
-    """Fill the banks, and the Gaussian of whole pictures, from the features of these parts."""
+    """Fill the banks from the features of these parts."""
     banks = [cast(MemoryBank, bank) for bank in network.banks]
     pools: list[list[Tensor]] = [[] for _ in banks]
-    whole = []
     each = -(-POOL // len(indices))
     for i in indices:
         features = cache.of([i])
-        whole.append(statistics(features))
         for pool, bank, (level, _) in zip(pools, banks, network.banked, strict=True):
             rows = bank.rows(features[level])[0]
             pool.append(rows[torch.randperm(len(rows), generator=generator)[:each].to(rows.device)])
     for bank, pool in zip(banks, pools, strict=True):
         bank.slots.copy_(coreset(torch.cat(pool), len(bank.slots), generator))
-    if network.overall is not None:
-        network.overall.fit(torch.cat(whole), REGULARISATION)
 
 
 def moments(rows: Iterator[Tensor]) -> tuple[Tensor, Tensor]:

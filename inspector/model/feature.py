@@ -4,8 +4,7 @@ Backbone (the encoder) → tokens → memory → coordinate attention → decode
 depths. What the memory of normal parts cannot express is not reproduced, and the cosine error shows it. So
 is found what does not belong where it is; what was never seen anywhere shows in the distance of the features
 from a bank of normal ones, over small places and over larger ones, where noise averages out. The map is a
-weighted mean of these errors; training finds the weights on synthetic defects. What shows in no single place
-may show in the picture as a whole (overall.py).
+weighted mean of these errors; training finds the weights on synthetic defects.
 
 Features are whitened: of the directions in which they vary over normal parts each counts the same, so that a
 small deviation in a quiet direction is seen (Rippel et al. 2021 make the case for pretrained features).
@@ -26,7 +25,6 @@ from inspector.model.bank import MemoryBank
 from inspector.model.enlarging import enlarged_sum
 from inspector.model.memory import Addressing, Memory
 from inspector.model.network import Bottleneck, Network, Reconstruction
-from inspector.model.overall import Overall
 from inspector.model.records import Architecture, Scoring
 
 STRIDE = 16  # the tokens' grid is the coarsest level that is at least this fine
@@ -128,7 +126,6 @@ class FeatureAutoencoder(Network):
         self.decoder = FeatureDecoder(a.dim, a.depth, self.grid, channels, sides)
         self.banked = _banked([min(s, self.grid) for s in sides], a.scales) if a.bank else []
         self.banks = nn.ModuleList(MemoryBank(a.bank, channels[k], side) for k, side in self.banked)
-        self.overall = Overall(channels) if a.overall else None
         errors = len(sides) + len(self.banks)
         self.register_buffer("centre", torch.zeros(errors))
         self.register_buffer("spread", torch.ones(errors))
@@ -197,19 +194,13 @@ class FeatureAutoencoder(Network):
 
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
         """(B, S, S): standard deviations above the usual error of normal parts, weighted mean, >= 0."""
-        return self._raised(self._levels(reconstruction), scoring)
+        return self._weighed(self._levels(reconstruction))
 
     def anomaly_map(self, x: Tensor, scoring: Scoring) -> Tensor:
         """(B, S, S), the same, of x: (B, 3, S, S)."""
-        return self._raised(self.reproduce(self.backbone(x)), scoring)
+        return self._weighed(self.reproduce(self.backbone(x)))
 
-    def _raised(self, levels: Levels, scoring: Scoring) -> Tensor:
-        """The map; where the whole picture is more unusual than any place in it, raised to say so."""
-        error = self.weighed(levels)
-        return error if self.overall is None else self.overall.raised(error, levels.target, scoring)
-
-    def weighed(self, levels: Levels) -> Tensor:
-        """(B, S, S), from the errors of single places alone."""
+    def _weighed(self, levels: Levels) -> Tensor:
         size = self.architecture.size
         by_side: dict[int, Tensor] = {}  # each size is enlarged once
         for k, error in zip(self.read, self.unusual(levels), strict=True):

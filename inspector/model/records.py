@@ -39,7 +39,6 @@ class Architecture:
     temperature: float = 0.05  # divides the cosine before the softmax; 1 is the paper as written
     backbone: str = ""  # timm's name; the feature method alone has one, and no patch and heads of its own
     bank: int = 0  # normal features kept of each level to measure distances from; of the feature method
-    overall: bool = False  # whether the statistics of the whole picture count; of the feature method
     scales: int = 1  # banks of each level, each over places twice as large as the one before
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
 
@@ -87,7 +86,6 @@ _FEATURE = Architecture(
     slots=1000,
     bank=2000,
     scales=3,
-    overall=True,
 )
 FEATURE_PRESETS: dict[str, Architecture] = {
     "paper": replace(_FEATURE, backbone="vit_base_patch14_dinov2", size=392, dim=384, depth=4),

@@ -16,7 +16,6 @@ from inspector.model.engine import Engine
 from inspector.model.feature import FeatureAutoencoder
 from inspector.model.network import build
 from inspector.model.records import FEATURE_PRESETS, Architecture
-from inspector.model.scoring import image_score, smooth
 from training import feature, fit
 from training.data import Pictures, list_images, read_image
 from training.feature import Cache, FeatureObjective, fit_statistics, moments
@@ -141,29 +140,6 @@ def test_the_usual_error_is_that_of_the_held_out_parts(images: list[Path], optio
     errors = network.errors(network.reproduce(objective.cache.of([0, 1, 2])))
     assert torch.allclose(network.centre, torch.stack([e.mean() for e in errors]), atol=1e-5)
     assert torch.allclose(network.spread, torch.stack([e.std() for e in errors]), atol=1e-4)
-
-
-def test_the_whole_is_measured_against_parts_that_it_was_not_fitted_to(
-    images: list[Path], options: TrainOptions
-) -> None:
-    """Its distance becomes a score with the mean and deviation of the map's; else it counts nothing."""
-    whole = replace(options, architecture=replace(TINY, overall=True))
-    network, pictures, objective = prepared(images, whole)
-    scoring, held_out = whole.chosen_scoring(), [0, 1, 2]
-    objective.finish(network, pictures, held_out)
-    assert float(network.overall.gain) == float(network.overall.offset) == 0, "it was fitted to all"
-    objective.prepare(network, pictures, range(3, 12))
-    objective.finish(network, pictures, held_out)
-    features = [objective.cache.of([i]) for i in held_out]
-    says = torch.cat([network.overall.offset + network.overall.gain * network.overall(f) for f in features])
-    maps = [network.weighed(network.reproduce(f)) for f in features]
-    scores = torch.cat([image_score(smooth(m, scoring.sigma), scoring) for m in maps])
-    torch.testing.assert_close(says.mean(), scores.mean())
-    torch.testing.assert_close(says.std(), scores.std(), rtol=1e-3, atol=0)
-    x = pictures.batch([0], torch.device("cpu")) + torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        found = image_score(smooth(network.anomaly_map(x, scoring), scoring.sigma), scoring)
-    assert float(found) > float(says.max()), "noise all over is unusual as a whole"
 
 
 def test_more_tokens_than_channels_are_not_needed(images: list[Path], options: TrainOptions) -> None:

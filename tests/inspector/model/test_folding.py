@@ -18,7 +18,6 @@ from inspector.model.engine import PRECISIONS, Engine
 from inspector.model.feature import FeatureAutoencoder
 from inspector.model.folding import fold
 from inspector.model.network import METHODS, Network, build
-from inspector.model.overall import Overall
 from inspector.model.preprocess import picture, tensor
 from inspector.model.records import Preprocessing, Scoring, preset
 from inspector.model.scoring import image_score, smooth
@@ -36,9 +35,6 @@ def lively(network: Network) -> Network:
             module.running_var.uniform_(0.5, 2.0)
         if isinstance(module, MemoryBank):
             module.slots.normal_()
-        if isinstance(module, Overall):
-            module.fit(torch.randn(20, len(module.centre)), 0.01)
-            module.gain.fill_(10)
     if isinstance(network, FeatureAutoencoder):
         some = torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1]).repeat(2)  # with banks and without them
         network.weight.copy_(some[: len(network.weight)])

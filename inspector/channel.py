@@ -41,6 +41,11 @@ class Scored(Protocol):
 class Scorer(Protocol):
     """What scores frames: the engine, or the stub that measures the station without a model."""
 
+    @property
+    def together(self) -> int:
+        """How many frames it may score at once."""
+        ...
+
     def warm_up(self) -> None:
         """Make the first part as fast as any other."""
         ...
@@ -56,7 +61,7 @@ class Scorer(Protocol):
     def score_first(self, images: Sequence[Picture], left_ms: float) -> Sequence[Scored]:
         """Score the first of these frames, (H, W) or (H, W, 3), or the first few at once.
 
-        left_ms: to the deadline of the first. Raises ModelError, which is about the first.
+        left_ms: to the first deadline of any part that waits. Raises ModelError, which is about the first.
         """
         ...
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
@@ -215,8 +214,7 @@ class Daemon:
         self._tick()
         if self._wake_out in ready:
             self._wake_out.recv(64)
-        queues = [(channel, deque(channel.camera.poll())) for channel in self._channels]
-        for channel, event in self._judging.through(queues):
+        for channel, event in self._judging.through(self._channels):
             if isinstance(event, Down) and problems is not None:
                 problems[channel.name] = event.message
                 if event.fatal:

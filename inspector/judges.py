@@ -46,6 +46,8 @@ def open_engine(bundle: Bundle, settings: EngineSettings, together: int = 1) -> 
 class Broken:
     """Stands in for a model that cannot be had: says so of every part."""
 
+    together = 1
+
     def __init__(self, error: ModelError) -> None:
         self._error = error
 

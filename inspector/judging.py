@@ -1,27 +1,28 @@
-"""Frames into verdicts: the most urgent first, and with it what waits for the same model where the model
-finds that this pays and makes nobody late (model/pace.py).
+"""Frames into verdicts, camera by camera; and together what waits for the same model, where that pays and
+every part that waits has time (model/pace.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import takewhile
-from math import inf
+from collections.abc import Callable, Iterator
 
 import structlog
 
 from inspector.answer import Answers
 from inspector.camera import Frame
 from inspector.camera.events import Event, FrameReady
-from inspector.channel import Channel, Judge, Scored
+from inspector.channel import Channel, Scored
 from inspector.errors import ModelError
 from inspector.journal import Journal
 from inspector.lane import Request
 from inspector.verdict import Decision, Reason, judge
 
 logger = structlog.get_logger()
+
+Told = list[tuple[Channel, deque[Event]]]  # by the cameras, and not dealt with yet
+FOREVER_NS = 1 << 62
 
 
 class Judging:
@@ -33,22 +34,22 @@ class Judging:
         self._journal = journal
         self._tick = tick
 
-    def through(self, queues: list[tuple[Channel, deque[Event]]]) -> Iterator[tuple[Channel, Event]]:
-        """Judge all frames that wait in these queues, one of each camera; what else is in them comes back,
-        each event in its turn: before the frames of its own camera that follow it.
-        """
-        while queues := sorted((one for one in queues if one[1]), key=self._urgency):
-            self._tick()
-            ready = []
-            for channel, queue in queues:
-                if not isinstance(event := queue[0], FrameReady):
-                    break
-                ready.append((channel, event.frame))
-            if not ready:
-                yield queues[0][0], queues[0][1].popleft()
-            else:
-                for _, queue in queues[: self._take(ready)]:
-                    queue.popleft()
+    def through(self, channels: list[Channel]) -> Iterator[tuple[Channel, Event]]:
+        """Look at each camera in turn and judge its frames; what else it tells comes back in its place."""
+        told: Told = [(channel, deque()) for channel in channels]
+        together = any(channel.judge.scorer.together > 1 for channel in channels)
+        for channel, events in told if together else ():
+            events.extend(channel.camera.poll())  # now, to see what waits for the same model
+        for channel, events in told:
+            if not together:
+                events.extend(channel.camera.poll())
+            while events:
+                self._tick()
+                event = events.popleft()
+                if isinstance(event, FrameReady):
+                    self._take(channel, event.frame, told)
+                else:
+                    yield channel, event
 
     def keep_warm(self, channels: list[Channel]) -> None:
         """Between parts, so that the next one finds the model as the last one left it."""
@@ -58,47 +59,61 @@ class Judging:
             except ModelError as error:
                 self._model_failed(channel, str(error))
 
-    def _urgency(self, waiting: tuple[Channel, deque[Event]]) -> float:
-        """When the first frame in this queue is due (monotonic, ns); what shows none can wait."""
-        channel, queue = waiting
-        frames = (event.frame for event in queue if isinstance(event, FrameReady))
-        return next((self._due_ns(channel, frame) for frame in frames), inf)
+    def _take(self, channel: Channel, frame: Frame, told: Told) -> None:
+        """Judge and answer this frame, and what may go together with it."""
+        request = self._request(channel, frame)
+        if request is None:
+            return
+        channel.in_work = request.token
+        if reason := self._against(channel, request.deadline_ns):
+            self._answer(channel, frame, request, Decision.fault(reason), None)
+            return
+        others = self._alike(channel, told)
+        began_ns = time.monotonic_ns()
+        left_ms = (min(request.deadline_ns, self._first_due_ns(told, began_ns)) - began_ns) / 1e6
+        try:
+            images = [frame.image, *(one.image for _, _, one in others)]
+            scored = channel.judge.scorer.score_first(images, left_ms)
+        except ModelError as error:
+            self._model_failed(channel, str(error))
+            self._answer(channel, frame, request, Decision.fault(Reason.MODEL_ERROR), None)
+            return
+        parts: list[tuple[Channel, Frame, Request | None]] = [(channel, frame, request)]
+        for its, events, one in others[: len(scored) - 1]:
+            events.popleft()
+            parts.append((its, one, self._request(its, one)))
+        for (its, one, asked), found in zip(parts, scored, strict=True):
+            found.stages["wait"] = (began_ns - one.captured_ns) / 1e6
+            if asked is not None:
+                self._answer(its, one, asked, self._decided(its, found), found)
+
+    def _alike(self, first: Channel, told: Told) -> list[tuple[Channel, deque[Event], Frame]]:
+        """What other cameras have told next, where it is a frame for the same model."""
+        found = []
+        for channel, events in told if first.judge.scorer.together > 1 else ():
+            event = events[0] if events and channel is not first else None
+            if (
+                isinstance(event, FrameReady)
+                and channel.judge is first.judge
+                and not self._against(channel, self._due_ns(channel, event.frame))
+            ):
+                channel.in_work = event.frame.trigger
+                found.append((channel, events, event.frame))
+        return found
+
+    def _first_due_ns(self, told: Told, now_ns: int) -> int:
+        """When the most urgent of all frames that wait is due; one that is late already makes no haste."""
+        frames = ((c, event.frame) for c, events in told for event in events if isinstance(event, FrameReady))
+        due = (self._due_ns(channel, frame) for channel, frame in frames)
+        return min((one for one in due if one > now_ns), default=FOREVER_NS)
 
     @staticmethod
     def _due_ns(channel: Channel, frame: Frame) -> int:
-        """When its verdict is due; 0 if nobody waits for it."""
+        """When its verdict is due (monotonic); 0 if nobody waits for it."""
         if channel.settings.trigger != "plc":
             return frame.captured_ns + channel.settings.deadline_ms * 1_000_000
         request = channel.lane.find(frame.trigger)
         return request.deadline_ns if request else 0
-
-    def _take(self, ready: Sequence[tuple[Channel, Frame]]) -> int:
-        """Judge and answer the first, the most urgent, or the first few at once; how many."""
-        channel, frame = ready[0]
-        request = self._request(channel, frame)
-        if request is None:
-            return 1
-        if reason := self._against(channel, request.deadline_ns):
-            self._answer(channel, frame, request, Decision.fault(reason), None)
-            return 1
-        alike = [ready[0], *takewhile(lambda one: self._joins(channel.judge, *one), ready[1:])]
-        for its, one in alike:
-            its.in_work = one.trigger
-        began_ns = time.monotonic_ns()
-        try:
-            scored = channel.judge.scorer.score_first(
-                [one.image for _, one in alike], (request.deadline_ns - began_ns) / 1e6
-            )
-        except ModelError as error:
-            self._model_failed(channel, str(error))
-            self._answer(channel, frame, request, Decision.fault(Reason.MODEL_ERROR), None)
-            return 1
-        requests = [request, *(self._request(*one) for one in alike[1 : len(scored)])]
-        for (its, one), asked, found in zip(alike, requests, scored, strict=False):
-            found.stages["wait"] = (began_ns - one.captured_ns) / 1e6
-            if asked is not None:
-                self._answer(its, one, asked, self._decided(its, found), found)
-        return len(scored)
 
     def _request(self, channel: Channel, frame: Frame) -> Request | None:
         if channel.settings.trigger != "plc":
@@ -118,10 +133,6 @@ class Judging:
         if channel.model_problem:
             return Reason.MODEL_ERROR  # until it has passed its self-test
         return Reason.LATE if time.monotonic_ns() >= due_ns else None
-
-    def _joins(self, model: Judge, channel: Channel, frame: Frame) -> bool:
-        """Whether this frame may be scored by this model together with more urgent ones."""
-        return channel.judge is model and self._against(channel, self._due_ns(channel, frame)) is None
 
     def _decided(self, channel: Channel, scored: Scored) -> Decision:
         decision = judge(scored.score, channel.judge.threshold)

@@ -31,6 +31,11 @@ class Owned:
         self._scorer = scorer
         self._thread = thread
 
+    @property
+    def together(self) -> int:
+        """See Scorer."""
+        return self._scorer.together
+
     def warm_up(self) -> None:
         """See Scorer."""
         self._thread.submit(self._scorer.warm_up).result()

@@ -50,6 +50,8 @@ class StubScored:
 class StubScorer:
     """No model: what remains is the station's own overhead."""
 
+    together = 1
+
     def warm_up(self) -> None:
         """Nothing to warm."""
 

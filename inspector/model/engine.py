@@ -91,6 +91,11 @@ class Engine:
         with _failures_named(self.device), torch.inference_mode():
             self._network = self._folded()
 
+    @property
+    def together(self) -> int:
+        """How many pictures score_first() may score at once."""
+        return max(self._pace.slowest_ms)
+
     def warm_up(self, runs: int = 3) -> None:
         """Score black pictures, so that the first part does not wait for allocations, kernels and graphs."""
         size = self.bundle.preprocessing.size
@@ -142,16 +147,18 @@ class Engine:
     def score_first(self, images: Sequence[Image], left_ms: float) -> list[Scored]:
         """The same for the first of these, or for the first few at once: see pace.py.
 
-        left_ms: to the deadline of the first. Raises ModelError for the first.
+        left_ms: to the first deadline of any part that waits. Raises ModelError for the first.
         """
         began = time.perf_counter()
         small = [self._small(images[0])]
-        took_ms = 1e3 * (time.perf_counter() - began)
-        for image in images[1 : self._pace.choose(images, left_ms, took_ms)]:
+        slowest_ms = spent_ms = 1e3 * (time.perf_counter() - began)
+        while len(small) < self._pace.choose(images, left_ms - spent_ms, slowest_ms):
             try:
-                small.append(self._small(image))
+                small.append(self._small(images[len(small)]))
             except ModelError:
                 break  # it is said when its own turn comes
+            before_ms, spent_ms = spent_ms, 1e3 * (time.perf_counter() - began)
+            slowest_ms = max(slowest_ms, spent_ms - before_ms)
         count = self._pace.whole(len(small))
         if count > 1:
             try:
@@ -194,16 +201,15 @@ class Engine:
         if len(self._sizes) == 1:
             return {}
         shown = picture(selftest.picture(self.bundle.preprocessing), self.bundle.preprocessing)
-        small = [np.roll(shown, len(shown) // MOST * n, axis=1) for n in range(self._sizes[-1])]
+        rolled = (np.roll(shown, len(shown) // MOST * n, axis=1) for n in range(self._sizes[-1]))
+        small = [~one if n % 2 else one for n, one in enumerate(rolled)]
         times: dict[int, list[float]] = {}
         try:
-            alone = [_answer(one) for one in (self._scored([each], 0.0)[0] for each in small)]
+            alone = [_answer(self._scored([one], 0.0)[0]) for one in small]
             for count in self._sizes:
                 runs = [self._scored(small[:count], 0.0) for _ in range(TIMED)]
                 self._scored([one[:, :, 0] for one in small[:count]], 0.0)  # mono, ready as well
-                for one, known in zip(runs[-1] if count > 1 else (), alone, strict=False):
-                    who = f"a batch of {count} on {self.device}"
-                    selftest.compare(_answer(one), known, self.precision, who)
+                self._agree([_answer(one) for one in runs[-1]], alone)
                 times[count] = [run[0].stages["model"] + run[0].stages["map"] for run in runs]
         except ModelError as error:
             logger.warning("pictures are scored at most %d at a time: %s", max(times, default=1), error)
@@ -211,6 +217,15 @@ class Engine:
                 key: one for key, one in self._replays.items() if key[1][0] <= max(times, default=1)
             }
         return times
+
+    def _agree(self, batch: list[tuple[float, ...]], alone: list[tuple[float, ...]]) -> None:
+        """Raise ModelError unless each answer of a batch is that of its own picture, and of no other."""
+        who = f"a batch of {len(batch)} on {self.device}"
+        for k, found in enumerate(batch if len(batch) > 1 else ()):
+            selftest.compare(found, alone[k], self.precision, who)
+            nearest = int(np.abs(np.subtract(alone, found)).max(axis=1).argmin())
+            if nearest != k:
+                raise ModelError(f"self-test of {who}: picture {k} has the answer of picture {nearest}")
 
     def _errors(self, x: Tensor) -> Tensor:
         """(B, S, S) of the network's input."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 MOST = 8
 PAYS = 0.9  # a part must cost at most this share of what it costs in half the batch
 SPARE = 2.0  # times the time measured …
-ANSWER_MS = 5.0  # … and this for every part's row and wire must be left to the most urgent one
+ANSWER_MS = 5.0  # … and this for every part's row and wire must be left to every part that waits
 
 
 def sizes(together: int) -> list[int]:
@@ -37,7 +37,7 @@ class Pace:
     ) -> int:
         """How many of the first go together.
 
-        left_ms: to the deadline of the most urgent one. each_ms: to make one ready for the network, or more.
+        left_ms: to the first deadline of any part that waits. each_ms: to make one ready for the network.
         """
         alike = sum(1 for _ in takewhile(lambda image: _kind(image) == _kind(images[0]), images))
         if images[0].dtype != np.uint8:

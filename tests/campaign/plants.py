@@ -65,7 +65,8 @@ def frame_of_before() -> None:
 
     def late(self: Engine, images: Sequence[Image], left_ms: float) -> Any:
         kept.append(images[0].copy())
-        return score(self, kept[-2:][:1], left_ms)
+        del kept[:-2]
+        return score(self, kept[:1], left_ms)
 
     Engine.score_first = late
 

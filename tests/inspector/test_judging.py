@@ -1,7 +1,6 @@
-"""In which order, and how many at once, frames that wait are judged."""
+"""In which order, and with which others, frames that wait are judged."""
 
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from inspector.lane import Lane
 from inspector.plc.registers import PlcBlock
 from inspector.verdict import Reason, Verdict
 
-SOON, LATER, LAST = 60_000, 120_000, 180_000  # ms
+SOON, LAST = 60_000, 180_000  # ms
 
 
 @dataclass
@@ -34,9 +33,10 @@ class Scorer:
     together: int = 1
     fails: bool = False
     calls: list[list[int]] = field(default_factory=list)
+    left_ms: list[float] = field(default_factory=list)
 
     def score_first(self, images, left_ms):
-        assert left_ms > 0
+        self.left_ms.append(left_ms)
         self.calls.append([int(image[0, 0]) for image in images])
         if self.fails:
             raise ModelError("broken")
@@ -45,7 +45,11 @@ class Scorer:
 
 class Camera:
     def __init__(self):
-        self.released = []
+        self.released, self.events = [], []
+
+    def poll(self):
+        events, self.events = self.events, []
+        return events
 
     def release(self, frame):
         self.released.append(frame.frame_id)
@@ -70,7 +74,9 @@ class Bench:
         """Everything through; the other events, in their turn, as (camera, frames answered before)."""
         journal = SimpleNamespace(note=lambda *said: self.notes.append(said))
         judging = Judging(self.answers, journal, lambda: self.ticks.append(len(self.answers.given)))
-        told = judging.through([(channel, deque(events)) for channel, events in queues])
+        for channel, events in queues:
+            channel.camera.events = list(events)
+        told = judging.through([channel for channel, _ in queues])
         return [(channel.name, len(self.answers.given)) for channel, _ in told]
 
     @property
@@ -95,13 +101,21 @@ def frames(*pixels, trigger=None):
     ]
 
 
-def test_the_most_urgent_frame_goes_first_whatever_camera_it_is_from():
+def test_where_nothing_goes_together_each_camera_is_looked_at_when_its_turn_comes():
     bench, model = Bench(), judge(Scorer())
-    patient, urgent = channel("p", model, LATER), channel("u", model, SOON)
-    bench.run((patient, frames(1, 2)), (urgent, frames(3, 4, 5)))
-    assert bench.order == ["u1", "u2", "u3", "p1", "p2"]
-    assert patient.camera.released == [1, 2]
-    assert urgent.camera.released == [3, 4, 5]
+    a, b = channel("a", model), channel("b", model)
+    score = model.scorer.score_first
+    late = frames(9)
+
+    def meanwhile(images, left_ms):
+        b.camera.events += late
+        late.clear()
+        return score(images, left_ms)
+
+    model.scorer.score_first = meanwhile
+    bench.run((a, frames(1, 2)), (b, []))
+    assert bench.order == ["a1", "a2", "b1"]
+    assert (a.camera.released, b.camera.released) == ([1, 2], [9])
 
 
 def test_one_of_each_camera_goes_together_and_gets_its_own_score():
@@ -118,24 +132,42 @@ def test_what_is_not_scored_at_once_keeps_its_turn():
     bench, model = Bench(), judge(Scorer(together=2))
     bench.run(*((channel(name, model), frames(k)) for k, name in enumerate("abc")))
     assert model.scorer.calls == [[0, 1, 2], [2]]
+    assert bench.ticks[-1] == 3
     assert bench.order == ["a1", "b1", "c1"]
 
 
-def test_nothing_overtakes_a_more_urgent_frame_of_another_model():
+def test_only_frames_of_the_same_model_go_together():
     bench, one, other = Bench(), judge(Scorer(together=8)), judge(Scorer(together=8))
-    cameras = [channel("a", one, SOON), channel("b", other, LATER), channel("c", one, LAST)]
+    cameras = [channel("a", one), channel("b", other), channel("c", one)]
     bench.run(*((camera, frames(k)) for k, camera in enumerate(cameras)))
-    assert bench.order == ["a1", "b1", "c1"]
-    assert (one.scorer.calls, other.scorer.calls) == ([[0], [2]], [[1]])
+    assert bench.order == ["a1", "c1", "b1"]
+    assert (one.scorer.calls, other.scorer.calls) == ([[0, 2]], [[1]])
 
 
-def test_what_else_a_camera_tells_waits_for_more_urgent_frames_and_keeps_its_place():
+@pytest.mark.parametrize("urgent", ["a", "b", "c", "second of a"])
+def test_the_model_is_told_of_the_most_urgent_part_that_waits_anywhere(urgent):
+    """Of the batch, of another model, of the same camera; but not of one that is late already."""
+    bench, one, other = Bench(), judge(Scorer(together=8)), judge(Scorer(together=8))
+    due = {name: SOON if name == urgent else LAST for name in "abc"}
+    a, b, c = channel("a", one, due["a"]), channel("b", one, due["b"]), channel("c", other, due["c"])
+    long_ago = FrameReady(Frame(np.zeros((2, 2), np.uint8), 7, 1, "s", None))
+    first = frames(1, 2)
+    if urgent == "second of a":
+        image, captured = first[1].frame.image, time.monotonic_ns() - (LAST - SOON) * 1_000_000
+        first[1] = FrameReady(Frame(image, 2, captured, "s", None))
+    bench.run((a, first), (b, frames(3)), (c, [*frames(4), long_ago]))
+    assert one.scorer.calls[0] == [1, 3]
+    assert SOON - 10_000 < one.scorer.left_ms[0] <= SOON
+
+
+def test_what_else_a_camera_tells_keeps_its_place():
     bench, model = Bench(), judge(Scorer(together=2))
     lost = Lost("gap", 32)
-    a, b, c = (channel(name, model, due) for name, due in (("a", LATER), ("b", SOON), ("c", SOON)))
-    told = bench.run((a, [lost, *frames(1)]), (b, [*frames(2), lost, *frames(3)]), (c, [lost]))
-    assert bench.order == ["b1", "b2", "a1"]
-    assert told == [("b", 1), ("a", 2), ("c", 3)]
+    a, b, c = (channel(name, model) for name in "abc")
+    told = bench.run((a, [lost, *frames(1)]), (b, [*frames(2), lost, *frames(3)]), (c, [lost, *frames(4)]))
+    assert told == [("a", 0), ("b", 2), ("c", 3)]
+    assert model.scorer.calls == [[1, 2], [3], [4]]
+    assert bench.order == ["a1", "b1", "b2", "c1"]
 
 
 def test_a_model_that_fails_is_fault_for_each_part_in_its_own_turn():

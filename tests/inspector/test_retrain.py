@@ -25,6 +25,7 @@ from inspector.audit.log import AuditLog
 from inspector.calibration import Asked, calibrate_recipe
 from inspector.errors import (
     BusyError,
+    ModelError,
     NoGpuError,
     NoSpaceError,
     RefusedError,
@@ -126,24 +127,40 @@ def test_what_lies_in_the_golden_folder_or_is_a_labelled_defect_is_never_learned
     assert escape.sha256 in {one.sha256 for one in after.defects}
 
 
-def test_what_the_active_bundle_would_reject_is_neither_learned_nor_compared_on(station):
-    """Passes of a weaker bundle; but not what somebody has called normal."""
+def test_what_the_active_bundle_would_reject_is_not_learned(station):
+    """Passes of a weaker bundle; but not what somebody has called normal, and not what is kept apart."""
     settings, chosen = load(station.config), selected(station)
     engine = open_engine(active_bundle(settings, "part"), settings.engine)
-    passed = [one for one in (*chosen.learn, *chosen.apart) if one.why == collect.PASSED]
+    passed = [one for one in chosen.learn if one.why == collect.PASSED]
     scores = sorted((engine.score(read_image(one.file)).score, one.sha256) for one in passed)
     highest = {sha256 for _, sha256 in scores[-3:]}
-    labelled = next(one for one in chosen.learn if one.sha256 not in highest)
+    labelled = next(one for one in chosen.learn if one.why == collect.PASSED and one.sha256 not in highest)
     chosen.learn[chosen.learn.index(labelled)] = replace(labelled, why="labelled normal")
-    before = [one.sha256 for one in (*chosen.learn, *chosen.apart)]
+    before, apart = [one.sha256 for one in chosen.learn], list(chosen.apart)
     second_look.look_again(chosen, engine, scores[-1][0])
-    assert [one.sha256 for one in (*chosen.learn, *chosen.apart)] == before, "they still pass"
+    assert [one.sha256 for one in chosen.learn] == before, "they still pass"
     second_look.look_again(chosen, engine, scores[-4][0])
-    after = [one.sha256 for one in (*chosen.learn, *chosen.apart)]
-    assert after == [sha256 for sha256 in before if sha256 not in highest]
+    assert [one.sha256 for one in chosen.learn] == [sha256 for sha256 in before if sha256 not in highest]
     assert chosen.left_out[second_look.DOUBTFUL] == 3
     second_look.look_again(chosen, engine, -1.0)
-    assert {one.why for one in (*chosen.learn, *chosen.apart)} == {"commissioning", "labelled normal"}
+    assert {one.why for one in chosen.learn} == {"commissioning", "labelled normal"}
+    assert chosen.apart == apart
+
+
+def test_a_second_look_that_cannot_be_had_harms_no_part(station, monkeypatch):
+    settings, chosen = load(station.config), selected(station)
+    engine = open_engine(active_bundle(settings, "part"), settings.engine)
+    gone = next(one for one in chosen.learn if one.why == collect.PASSED)
+    gone.file.unlink()
+    count = len(chosen.learn)
+    second_look.look_again(chosen, engine, 1e9)
+    assert len(chosen.learn) == count - 1
+    assert chosen.left_out[second_look.GONE] == 1
+    score = engine.score
+    monkeypatch.setattr(engine, "score", lambda image: replace(score(image), score=float("nan")))
+    with pytest.raises(ModelError, match="not a number"):
+        second_look.look_again(chosen, engine, 1e9)
+    assert len(chosen.learn) == count - 1
 
 
 def test_a_picture_of_the_golden_set_that_is_made_alone_is_the_same(station):

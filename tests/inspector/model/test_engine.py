@@ -8,6 +8,7 @@ import torch
 
 from inspector.errors import ModelError
 from inspector.model import bundle as bundles
+from inspector.model import engine as engines
 from inspector.model.bundle import Bundle, Threshold
 from inspector.model.engine import Engine, calibrated_for
 from inspector.model.network import METHODS, build
@@ -97,7 +98,20 @@ def test_batches_that_mix_up_their_pictures_are_not_made(
     engine = Mixing(stored, "cpu", together=2)
     engine.warm_up()
     assert "at most 1 at a time: self-test of a batch of 2 on cpu" in caplog.text
-    assert len(engine.score_first([RGB, 255 - RGB], 1e6)) == 1
+    assert len(engine.score_first([RGB, 255 - RGB], 1e6)) == engine.together == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_pictures_that_are_mixed_up_are_noticed_in_any_precision(
+    recipe: Path, method: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "TIMED", 1)
+    engine = Engine(bundled(recipe, method, "tiny"), "cpu", precision, together=4)
+    assert set(engine._timed()) == {1, 2, 4}
+    errors = engine._errors
+    monkeypatch.setattr(engine, "_errors", lambda x: errors(x).roll(2 if len(x) == 4 else 0, 0))
+    assert set(engine._timed()) == {1, 2}
 
 
 def test_a_batch_that_fails_costs_nobody_a_verdict(stored: Bundle, caplog: pytest.LogCaptureFixture) -> None:

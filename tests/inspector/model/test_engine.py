@@ -69,9 +69,8 @@ def test_pictures_scored_together_get_what_they_get_alone(recipe: Path, method: 
 class Patient(Engine):
     """As on a GPU, a batch takes as long as a part."""
 
-    def _errors(self, x: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.02)
-        return super()._errors(x)
+    def _timed(self) -> dict[int, list[float]]:
+        return {size: [20.0] for size in super()._timed()}
 
 
 def test_batches_are_made_where_they_were_found_to_pay(stored: Bundle) -> None:

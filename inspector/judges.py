@@ -39,7 +39,7 @@ def open_engine(bundle: Bundle, settings: EngineSettings, together: int = 1) -> 
     from inspector.model.engine import Engine, resolve  # here: `inspector check` does without its libraries
 
     if resolve(settings.device).type == "cpu":
-        together = 1  # there a batch costs what its parts cost: docs/performance.md
+        together = 1  # there a batch costs nearly what its parts cost: docs/performance.md
     return Engine(bundle, settings.device, settings.precision, settings.threads, together)
 
 

@@ -1,4 +1,4 @@
-"""How many waiting pictures go to the model at once: as many as measurably pay and make nobody late."""
+"""How many waiting pictures go to the model at once: as many as pay and leave each part that waits time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from itertools import pairwise, takewhile
 from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
+
+from inspector.model.preprocess import Image
 
 MOST = 8
 PAYS = 0.9  # a part must cost at most this share of what it costs in half the batch
@@ -25,16 +26,15 @@ class Pace:
 
     def __init__(self, times_ms: dict[int, list[float]] | None = None) -> None:
         """times_ms: of some runs of each size, in milliseconds a batch; none of them: one at a time."""
-        usual = {size: median(times) for size, times in sorted((times_ms or {1: [0.0]}).items())}
-        self.slowest_ms = {1: 0.0}
+        times_ms = times_ms or {1: [0.0]}
+        usual = {size: median(times) for size, times in sorted(times_ms.items())}
+        self.slowest_ms = {1: 0.0}  # of one it does not matter: it goes in any case
         for half, size in pairwise(usual):
             if usual[size] / size > PAYS * usual[half] / half:
                 break
-            self.slowest_ms[size] = max((times_ms or {})[size])
+            self.slowest_ms[size] = max(times_ms[size])
 
-    def choose(
-        self, images: Sequence[NDArray[np.uint8] | NDArray[np.uint16]], left_ms: float, each_ms: float = 0.0
-    ) -> int:
+    def choose(self, images: Sequence[Image], left_ms: float, each_ms: float = 0.0) -> int:
         """How many of the first go together.
 
         left_ms: to the first deadline of any part that waits. each_ms: to make one ready for the network.
@@ -53,5 +53,5 @@ class Pace:
         return max(size for size in self.slowest_ms if size <= count)
 
 
-def _kind(image: NDArray[np.uint8] | NDArray[np.uint16]) -> tuple[object, int]:
+def _kind(image: Image) -> tuple[object, int]:
     return image.dtype, image.ndim

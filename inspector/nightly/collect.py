@@ -27,6 +27,7 @@ from training.selection import Distinct, Passed, kept_apart, spread, well_under
 
 CALIBRATION = "calibration"  # one of those that `inspector calibrate` was given
 GOLDEN_SET = "of the golden set"  # why a picture is left out
+GONE = "missing or altered"  # … or this
 PASSED = "passed"  # by the model's word alone
 COMMISSIONING = "commissioning"  # of the first training
 
@@ -196,7 +197,7 @@ class _Chooser:
         try:
             return None if part.frame is None else self._frames.read(part.frame)
         except LogError:  # gone or altered: it cannot be learned from
-            self.selection.left_out["missing or altered"] += 1
+            self.selection.left_out[GONE] += 1
             return None
 
     def _picture(self, part: Part, why: str) -> Picture:

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from inspector.errors import DataError, ModelError
 from inspector.model.engine import Engine
-from inspector.nightly.collect import PASSED, Picture, Selection
+from inspector.nightly.collect import GONE, PASSED, Picture, Selection
 from training.data import read_image
 
-DOUBTFUL, GONE = "rejected by the active bundle", "missing or altered"  # why a picture is left out
+DOUBTFUL = "rejected by the active bundle"  # why a picture is left out
 
 
 def look_again(chosen: Selection, engine: Engine, threshold: float) -> None:

@@ -155,7 +155,7 @@ def test_a_second_look_that_cannot_be_had_harms_no_part(station, monkeypatch):
     count = len(chosen.learn)
     second_look.look_again(chosen, engine, 1e9)
     assert len(chosen.learn) == count - 1
-    assert chosen.left_out[second_look.GONE] == 1
+    assert chosen.left_out[collect.GONE] == 1
     score = engine.score
     monkeypatch.setattr(engine, "score", lambda image: replace(score(image), score=float("nan")))
     with pytest.raises(ModelError, match="not a number"):

@@ -5,8 +5,8 @@ Day 1 commissions with 100 normal parts and calibrates on 100 more. On each furt
 from day 4 on the light is 15 % weaker. Each night `inspector retrain` runs. Drift is what the daemon would
 have told of the day's passed parts, had each of them come as often as makes 100. The same week is lived once
 more with a clean pool, and both again for each seed, which shuffles what comes when. The test images are the
-same every day of a week, shown in that day's light; defects that slip through are never among them. What is
-done is kept in the work folder: the same command goes on.
+same every day of a week, shown in that day's light; no part that they show is ever on the line, in another
+exposure either. What is done is kept in the work folder: the same command goes on.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from inspector.model.records import to_json
 from inspector.nightly import priority
 from inspector.nightly.retrain import retrain
 from inspector.settings import Settings, load
+from tests.same_part import parts_shown
 from training.data import read_image
 from training.datasets import Sample, find
 from training.metrics import image_auroc, rates
@@ -93,23 +94,34 @@ class Parts:
 
 
 def parts_of(data: Path, name: str, seed: int) -> Parts:
-    """The same for every run."""
+    """The same for every run. Nothing on the line shows a part that a test picture shows."""
     rng = np.random.default_rng(seed)
     category = find(data, [name])[0]
+    shown = parts_shown([*category.normals, *(one.path for one in category.test)])
     normals = [category.normals[i] for i in rng.permutation(len(category.normals))]
+    bad = by_part([one for one in category.test if one.defective], shown, rng)
+    good = by_part([one for one in category.test if not one.defective], shown, rng)[:TESTED]
+    slipping, tested = bad[: len(bad) // 3], [*good, *bad[len(bad) // 3 :][:TESTED]]
+    apart = {shown[one.path] for one in tested}
+    normals = [file for file in normals if shown[file] not in apart]
     later = normals[COMMISSIONED + CALIBRATED :]
     each = min(A_DAY, len(later) // (DAYS - 1))
-    bad = [one for one in category.test if one.defective]
-    bad = [bad[i] for i in rng.permutation(len(bad))]
-    good = [one for one in category.test if not one.defective][:TESTED]
-    slipping = len(bad) // 3
     return Parts(
         normals[:COMMISSIONED],
         normals[COMMISSIONED : COMMISSIONED + CALIBRATED],
         [later[day * each : (day + 1) * each] for day in range(DAYS - 1)],
-        [one.path for one in bad[:slipping]],
-        [*good, *bad[slipping : slipping + TESTED]],
+        [one.path for one in slipping if shown[one.path] not in apart],
+        tested,
     )
+
+
+def by_part(samples: list[Sample], shown: dict[Path, int], rng: np.random.Generator) -> list[Sample]:
+    """Shuffled, all pictures of one part together."""
+    parts: dict[int, list[Sample]] = {}
+    for one in samples:
+        parts.setdefault(shown[one.path], []).append(one)
+    groups = list(parts.values())
+    return [one for i in rng.permutation(len(groups)) for one in groups[i]]
 
 
 def seen(path: Path, day: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from tests import week
 
 
-def days(first: float, last: float, told: int | None) -> list[dict]:
+def days(first: float, last: float, told: int | None, made: float = 0.9) -> list[dict]:
     rows = [
         {
             "day": day,
@@ -16,6 +16,7 @@ def days(first: float, last: float, told: int | None) -> list[dict]:
             "night": "bundle 1 is active in place of 0" if day == 3 else "refused",
             "test_escapes": 0.1,
             "test_false_rejects": 0.0,
+            "candidate": made if 1 < day < 7 else None,
         }
         for day in range(1, 8)
     ]
@@ -24,8 +25,8 @@ def days(first: float, last: float, told: int | None) -> list[dict]:
 
 
 def test_the_cost_is_the_clean_weeks_lead_on_average_and_after_the_last_night() -> None:
-    average, last = week.cost(days(0.95, 0.97, None), days(0.94, 0.90, None))
-    assert (average, last) == pytest.approx(((5 * 0.01 + 0.07) / 6, 0.07))
+    found = week.cost(days(0.95, 0.97, None, 0.96), days(0.94, 0.90, None, 0.92))
+    assert found == pytest.approx((0.04, (5 * 0.01 + 0.07) / 6, 0.07))
 
 
 def test_the_table_has_a_row_for_each_pair_and_one_for_each_set() -> None:
@@ -35,7 +36,7 @@ def test_the_table_has_a_row_for_each_pair_and_one_for_each_set() -> None:
         for pool, last in (("contaminated", 0.88), ("clean", 0.90 + 0.02 * seed))
     ]
     table = week.summary(weeks)
-    assert "| tile | 0 | +0.003 | +0.020 | 4, 4 | 1, 1 |" in table
-    assert "| tile | 1 | +0.007 | +0.040 | never, never | 1, 1 |" in table
-    assert "| **tile** | all, ± standard error | **+0.005** ± 0.002 | **+0.030** ± 0.010 | | |" in table
+    assert "| tile | 0 | +0.000 | +0.003 | +0.020 | 4, 4 | 1, 1 |" in table
+    assert "| tile | 1 | +0.000 | +0.007 | +0.040 | never, never | 1, 1 |" in table
+    assert any("**+0.005** ± 0.002 | **+0.030** ± 0.010" in line for line in table)
     assert "## tile, seed 1, clean pool" in week.markdown(weeks)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -35,6 +36,7 @@ from inspector.drift import WINDOW, Drift
 from inspector.driftwatch import references
 from inspector.errors import InspectorError
 from inspector.judges import active_bundle, open_engine
+from inspector.model import store
 from inspector.model.bundle import Bundle
 from inspector.model.records import to_json
 from inspector.nightly import priority
@@ -54,6 +56,7 @@ MEASURED = ("bundle", "auroc", "test_false_rejects", "test_escapes")
 POOLS = ("contaminated", "clean")
 RATE = 0.05  # false rejects; what 100 parts can prove
 MARGIN = 0.05  # of AUROC: with some 120 parts kept apart the interval is as wide as the usual 0.02 by itself
+NIGHT = re.compile("^(?:candidate|bundle) ([0-9a-f]+) is")
 STATION = """
 [station]
 data = "data"
@@ -143,6 +146,9 @@ def live(
         shutil.copytree(first, work, ignore=shutil.ignore_patterns("state.json"))
         shutil.copy(first / "state.json", state)
     rows, settings = json.loads(state.read_text()), load(work / "station.toml")
+    for row in rows:
+        row.setdefault("candidate", candidate(settings, parts, row))
+    write_json(state, rows)
     bar.update(len(rows))
     for day in range(len(rows) + 1, DAYS + 1):
         done = work / f"inspected-{day}.json"
@@ -156,6 +162,7 @@ def live(
             night = str(error)
         row |= {"night": night.removeprefix("recipe 'part': "), "night_s": round(process_time() - began, 1)}
         row["after"] = measured(settings, parts, day, [*rows, row])
+        row["candidate"] = candidate(settings, parts, row)
         rows.append(row)
         write_json(state, rows)
         bar.update()
@@ -256,49 +263,64 @@ def measured(settings: Settings, parts: Parts, day: int, before: list[dict]) -> 
         for one in (row, row.get("after", {})):
             if one.get("bundle") == bundle.id and (row["day"] < LIGHT_DAY) == (day < LIGHT_DAY):
                 return {name: one[name] for name in MEASURED}
-    engine = open_engine(bundle, settings.engine)
-    labels = [one.defective for one in parts.test]
-    scores = [engine.score(seen(one.path, day)).score for one in parts.test]
+    labels, scores = scored(settings, parts, bundle, day)
     found = rates(labels, scores, bundle.threshold.value)
     values = (bundle.id, image_auroc(labels, scores), found.false_reject, found.escape)
     return dict(zip(MEASURED, values, strict=True))
 
 
-def cost(clean: list[dict], contaminated: list[dict]) -> tuple[float, float]:
-    """AUROC lost to unnoticed defects: the average from day 3, the first after a night, to after the last
-    night, and after it.
+def candidate(settings: Settings, parts: Parts, row: dict) -> float | None:
+    """AUROC of what this day's night has made, promoted or not, on the test images in that day's light."""
+    made = NIGHT.search(row["night"])
+    if made is None:
+        return None
+    bundle = store.find(settings.models / "part", made[1])
+    return image_auroc(*scored(settings, parts, bundle, row["day"]))
+
+
+def scored(settings: Settings, parts: Parts, bundle: Bundle, day: int) -> tuple[list[bool], list[float]]:
+    """Which test images show a defect, and their scores."""
+    engine = open_engine(bundle, settings.engine)
+    scores = [engine.score(seen(one.path, day)).score for one in parts.test]
+    return [one.defective for one in parts.test], scores
+
+
+def cost(clean: list[dict], contaminated: list[dict]) -> tuple[float, float, float]:
+    """AUROC lost to unnoticed defects: by what the nights made, promoted or not, on average; by what was
+    active, on average from day 3, the first after a night, to after the last night; and after that alone.
     """
-    curves = [
-        np.array([row["auroc"] for row in rows[2:]] + [rows[-1]["after"]["auroc"]])
-        for rows in (clean, contaminated)
-    ]
-    lost = curves[0] - curves[1]
-    return float(lost.mean()), float(lost[-1])
+    both = (clean, contaminated)
+    made = np.array([[row["candidate"] for row in rows] for rows in both], np.float64)
+    active = np.array([[row["auroc"] for row in rows[2:]] + [rows[-1]["after"]["auroc"]] for rows in both])
+    lost = active[0] - active[1]
+    return float(np.nanmean(made[0] - made[1])), float(lost.mean()), float(lost[-1])
 
 
 def summary(weeks: list[dict]) -> list[str]:
     """What contamination costs, and when the light was flagged; a row for each pair of weeks."""
     lines = [
-        "| set | seed | AUROC that contamination costs, average of the days | after the last night "
+        "| set | seed | AUROC that contamination costs: what the nights made, average "
+        "| what was active, average | after the last night "
         "| light flagged on day (contaminated, clean) | promoted (contaminated, clean) |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|",
     ]
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[tuple[float, float, float]]] = {}
     pools = {(week["set"], week["seed"], week["pool"]): week["days"] for week in weeks}
     for (name, seed, pool), days in pools.items():
         if pool != POOLS[0] or (name, seed, POOLS[1]) not in pools:
             continue
         both = (days, pools[name, seed, POOLS[1]])
-        average, last = cost(both[1], both[0])
-        found.setdefault(name, []).append((average, last))
+        costs = cost(both[1], both[0])
+        found.setdefault(name, []).append(costs)
         told = ", ".join(flagged(one) for one in both)
         nights = ", ".join(str(sum("is active" in day["night"] for day in one)) for one in both)
-        lines.append(f"| {name} | {seed} | {average:+.3f} | {last:+.3f} | {told} | {nights} |")
-    for name, pairs in found.items():
-        if len(pairs) > 1:
-            means, errors = np.mean(pairs, 0), np.std(pairs, 0, ddof=1) / np.sqrt(len(pairs))
-            shown = [f"**{m:+.3f}** ± {e:.3f}" for m, e in zip(means, errors, strict=True)]
-            lines.append(f"| **{name}** | all, ± standard error | {shown[0]} | {shown[1]} | | |")
+        shown = " | ".join(f"{one:+.3f}" for one in costs)
+        lines.append(f"| {name} | {seed} | {shown} | {told} | {nights} |")
+    for name, of_seeds in found.items():
+        if len(of_seeds) > 1:
+            means, errors = np.mean(of_seeds, 0), np.std(of_seeds, 0, ddof=1) / np.sqrt(len(of_seeds))
+            shown = " | ".join(f"**{m:+.3f}** ± {e:.3f}" for m, e in zip(means, errors, strict=True))
+            lines.append(f"| **{name}** | all, ± standard error | {shown} | | |")
     return [*lines, ""]
 
 

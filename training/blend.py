@@ -1,4 +1,4 @@
-"""How much each error counts in the map of the feature method, found on synthetic defects.
+"""How much each error counts in the map, found on synthetic defects.
 
 On a texture the coarse levels see what the fine ones drown in, on a thread it is the other way round. Which
 it is shows on the part's own held-out normals, as they are and damaged; no real defect is needed. Each error
@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inspector.model.feature import FeatureAutoencoder
 from inspector.model.preprocess import tensor
 from inspector.model.records import Scoring
 from inspector.model.scoring import image_score, smooth
+from inspector.model.weighing import Weighing
 from training.data import Pictures
 from training.defects import damage
 from training.trial import eight_bit
@@ -38,9 +38,19 @@ RESAMPLED = 200  # times, for the standard error
 
 @torch.no_grad()
 def blended(
-    network: FeatureAutoencoder, pictures: Pictures, indices: Sequence[int], scoring: Scoring, seed: int
+    network: Weighing,
+    pictures: Pictures,
+    indices: Sequence[int],
+    scoring: Scoring,
+    seed: int,
+    *,
+    taught: bool = False,
 ) -> Tensor:
-    """Weights, (errors,), with which these parts are told best from themselves with a synthetic defect."""
+    """Weights, (errors,), with which these parts are told best from themselves with a synthetic defect.
+
+    taught: the network has learned from such defects. How well it then tells them speaks for no other weights
+    than the discriminant's.
+    """
     rng = np.random.default_rng((seed, 7))
     device = network.centre.device
     good = torch.cat([_maps(network, pictures.batch([i], device)) for i in indices])
@@ -51,6 +61,8 @@ def blended(
         bad.append(_maps(network, tensor(defect.image, pictures.preprocessing, device)))
     both = smooth(torch.cat([good, *bad]), scoring.sigma * SIZE / network.architecture.size)
     start = discriminant(both[: len(good)], both[len(good) :], scoring)
+    if taught:
+        return start
     best = _ascent(lambda weight: separation(_scores(both, weight, scoring), len(good)), start)
     return _simplest(lambda weight: _scores(both, weight, scoring), len(good), start, best, rng)
 
@@ -108,9 +120,9 @@ def _error(scores: Tensor, good: int, rng: np.random.Generator) -> float:
     return float(np.std(found)) if found else 0.0
 
 
-def _maps(network: FeatureAutoencoder, x: Tensor) -> Tensor:
+def _maps(network: Weighing, x: Tensor) -> Tensor:
     """(1, errors, SIZE, SIZE): each in standard deviations above the usual error."""
-    errors = network.unusual(network.reproduce(network.backbone(x)))
+    errors = network.unusual(network.errors_of(x))
     how = {"size": (SIZE, SIZE), "mode": "bilinear", "align_corners": False}
     return torch.cat([F.interpolate(e[:, None], **how) for e in errors], dim=1)  # type: ignore[arg-type]  # mypy takes how's values together
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from inspector.model.bank import MemoryBank
 from inspector.model.feature import FeatureAutoencoder, Linear, cosine_error
 from inspector.model.network import Network
+from training.banks import fill, usual
 from training.blend import blended
-from training.coreset import coreset
 from training.data import Pictures, room
 from training.distributed import leading
 from training.kmeans import kmeans
@@ -27,7 +26,6 @@ CACHE_BYTES = 4 << 30  # features are kept in memory, as float16, up to this muc
 REGULARISATION = 0.01  # of the whitening, in shares of the mean variance
 PARTS = 150  # that the statistics and the memory's first slots are taken from
 TOKENS = 20_000  # that k-means sees
-POOL = 60_000  # features that a bank is chosen from
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 WEIGHT_DECAY = 0.01
 Features = list[Tensor]  # of each level, (B, C, H, W)
@@ -51,26 +49,26 @@ class FeatureObjective(Objective):
             tokens = torch.cat([net.tokens(self.cache.of([i])).flatten(2)[0].T for i in chosen])
             few = tokens[torch.randperm(len(tokens), generator=generator)[:TOKENS].to(tokens.device)]
             net.memory.start_from(kmeans(few, len(net.memory.slots), generator))
-        if len(net.banks):
-            fill(net, self.cache, self.variants.of(indices), generator)
+        self._fill(net, indices, generator)
 
     def go_on(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """Whitening, embedding and memory stay, for the decoder knows them; the banks are filled anew."""
         net = cast(FeatureAutoencoder, network)
         self.variants = Variants(pictures, self.options.symmetries, self.options.seed)
         self.cache = Cache(net, self.variants)
-        if len(net.banks):
-            generator = torch.Generator().manual_seed(self.options.seed)
-            fill(net, self.cache, self.variants.of(indices), generator)
+        self._fill(net, indices, torch.Generator().manual_seed(self.options.seed))
+
+    def _fill(self, net: FeatureAutoencoder, indices: Sequence[int], generator: torch.Generator) -> None:
+        parts = self.variants.of(indices)
+        levels = (self.cache.of([i]) for i in parts)
+        banked = ([features[level] for level, _ in net.banked] for features in levels)
+        fill(net.banks, banked, len(parts), generator)
 
     @torch.no_grad()
     def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """Find which errors are usual on these parts, held out where there are any, and what each counts."""
         net = cast(FeatureAutoencoder, network)
-        errors = [net.errors(net.reproduce(self.cache.of([i]))) for i in indices]
-        for k, of_parts in enumerate(zip(*errors, strict=True)):
-            values = torch.cat(of_parts)
-            net.centre[k], net.spread[k] = values.mean(), values.std().clamp(min=1e-6)
+        usual(net, (net.errors(net.reproduce(self.cache.of([i]))) for i in indices))
         if len(net.banks):
             scoring = self.options.chosen_scoring()
             net.weight.copy_(blended(net, pictures, indices, scoring, self.options.seed))
@@ -182,23 +180,6 @@ def fit_statistics(network: FeatureAutoencoder, features: Sequence[Features]) ->
         if layer.bias is not None:
             layer.bias.sub_(offset.float())
         start += count
-
-
-@torch.no_grad()
-def fill(
-    network: FeatureAutoencoder, cache: Cache, indices: Sequence[int], generator: torch.Generator
-) -> None:
-    """Fill the banks from the features of these parts."""
-    banks = [cast(MemoryBank, bank) for bank in network.banks]
-    pools: list[list[Tensor]] = [[] for _ in banks]
-    each = -(-POOL // len(indices))
-    for i in indices:
-        features = cache.of([i])
-        for pool, bank, (level, _) in zip(pools, banks, network.banked, strict=True):
-            rows = bank.rows(features[level])[0]
-            pool.append(rows[torch.randperm(len(rows), generator=generator)[:each].to(rows.device)])
-    for bank, pool in zip(banks, pools, strict=True):
-        bank.slots.copy_(coreset(torch.cat(pool), len(bank.slots), generator))
 
 
 def moments(rows: Iterator[Tensor]) -> tuple[Tensor, Tensor]:

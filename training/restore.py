@@ -15,16 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from inspector.model.network import Network
 from inspector.model.restore import RARE, Restorer, strength
 from inspector.model.scoring import ssim_map
 from training import shapes
+from training.banks import fill, usual
+from training.blend import blended
 from training.data import Pictures
 from training.defects import foreground
+from training.distributed import leading
 from training.losses import Objective, entropy, l2_loss
 from training.options import TrainOptions
 from training.painting import Image, Mask, Painted, lying, painted
+from training.variants import Variants
 
 RESTORING = 0.2  # share of the steps in which the autoencoder learns
 HEAD_RATE = 1.5  # the head's learning rate, in shares of the autoencoder's
@@ -36,6 +41,7 @@ ALARMS = 5.0  # weight of false alarms
 FEW = 4.0  # damaged pixels, below which a spot counts for less
 FOCUS = 1.0  # the higher, the less do small false alarms cost
 PATIENCE = 0.5  # from 0 (all damage must be found) to 1 (what is hard to find is given up soon)
+HEAD = 1 / 6  # what the damage that the head sees counts beside all banks
 PARTS = 200  # that the usual error is found from
 Corner = tuple[int, int]  # row and column
 SMALLEST = 32  # pixels a side of a piece, for smaller ones cannot be painted on
@@ -59,6 +65,26 @@ class RestoreObjective(Objective):
         """The usual error is found anew, once the autoencoder has learned what is new."""
         self._trained = indices
         cast(Restorer, network).judging.fill_(False)
+
+    @torch.no_grad()
+    def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
+        """Fill the banks with what the head sees on the parts trained on; find what is usual on others."""
+        net, variants = (
+            cast(Restorer, network),
+            Variants(pictures, self.options.symmetries, self.options.seed),
+        )
+        parts = variants.of(self._trained) if len(net.banks) else []
+        quiet = None if leading() else True  # None: where nobody watches
+        shown = tqdm(parts, desc="banks", unit="part", leave=False, disable=quiet)
+        seen = (net.seen(net.reconstruct(variants.batch([i], net.usual.device)))[1] for i in shown)
+        banked = ([levels[k] for k, _ in net.banked] for levels in seen)
+        fill(net.banks, banked, max(len(parts), 1), torch.Generator().manual_seed(self.options.seed))
+        usual(net, (net.errors_of(pictures.batch([i], net.usual.device)) for i in indices))
+        if len(net.banks):
+            scoring = self.options.chosen_scoring()
+            found = blended(net, pictures, indices, scoring, self.options.seed, taught=True)
+            net.weight.copy_(shared(found))
+        self.findings = {"weights": dict(zip(net.sources(), net.weight.tolist(), strict=True))}
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """AdamW; its rate follows rate()."""
@@ -112,10 +138,10 @@ class RestoreObjective(Objective):
             net.eval()  # the autoencoder stays as it is, the statistics of its normalisation too
             evidence = net.evidence(x, net.reconstruct(x).output.float())
             net.train(learning)
-        context = net.overview(x, evidence)
+        context, _ = net.overview(x, evidence)
         side = net.architecture.size
         piece, facts, around, where = (_cut(t, corners, side) for t in (x, evidence, context, mask))
-        logit = net.detail(piece, facts, around)
+        logit, _ = net.detail(piece, facts, around)
         with torch.autocast(device.type, enabled=False):
             fine = found_loss(logit.float(), F.avg_pool2d(where, 2))
             coarse = found_loss(context[:, :1].float() + RARE, F.avg_pool2d(mask, 4))
@@ -138,7 +164,7 @@ class RestoreObjective(Objective):
             F.avg_pool2d(t[None], SMOOTH, 1, SMOOTH // 2, count_include_pad=False)[0] for t in (total, square)
         )
         net.usual.copy_(mean)
-        net.spread.copy_((second - mean.square()).clamp(min=0).sqrt())
+        net.variation.copy_((second - mean.square()).clamp(min=0).sqrt())
         net.judging.fill_(True)
         net.train(learning)
 
@@ -159,6 +185,17 @@ class RestoreObjective(Objective):
         size = piece_size(region.shape[0])
         windows = [(slice(top, top + size), slice(left, left + size)) for top, left in corners]
         return painted(image, donor, region, windows, rng), corners
+
+
+def shared(weight: Tensor) -> Tensor:
+    """The head's share, and of the rest what these weights, the head's first, give each bank.
+
+    How well the head tells damage that it was taught does not say how well it tells other damage.
+    """
+    banks = weight[1:].sum()
+    if not banks:
+        return torch.cat([torch.ones(1, device=weight.device), weight[1:]])
+    return torch.cat([weight.new_tensor([HEAD]), weight[1:] * (1 - HEAD) / banks])
 
 
 def _corner(region: Mask, rng: np.random.Generator) -> Corner:

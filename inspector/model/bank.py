@@ -6,6 +6,8 @@ differs from part to part, and the level that shows it must not drown in the oth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,3 +50,8 @@ class MemoryBank(nn.Module):
         same = features.shape[-2:] == (self.side, self.side)
         pooled = features if same else F.adaptive_avg_pool2d(features, self.side)
         return pooled.flatten(2).transpose(1, 2)
+
+
+def banked(sides: Sequence[int], scales: int) -> list[tuple[int, int]]:
+    """(index of the level, places a side) of each bank: each level at its own scale, then at coarser ones."""
+    return [(k, side >> step) for step in range(scales) for k, side in enumerate(sides) if side >> step]

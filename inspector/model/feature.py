@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from inspector.errors import ModelError
 from inspector.model.backbone import Backbone
-from inspector.model.bank import MemoryBank
-from inspector.model.enlarging import enlarged_sum
+from inspector.model.bank import MemoryBank, banked
 from inspector.model.memory import Addressing, Memory
-from inspector.model.network import Bottleneck, Network, Reconstruction
+from inspector.model.network import Bottleneck, Reconstruction
 from inspector.model.records import Architecture, Scoring
+from inspector.model.weighing import Weighing
 
 STRIDE = 16  # the tokens' grid is the coarsest level that is at least this fine
 WIDTH = 48  # channels of the decoder where it is finer than the tokens' grid
@@ -97,15 +97,11 @@ def _enlarge(dim: int, factor: int) -> nn.Module:
     )
 
 
-class FeatureAutoencoder(Network):
+class FeatureAutoencoder(Weighing):
     """See the module. In a Reconstruction, target (raw) and output (whitened) are (B, F): levels, flattened.
 
     Errors are those of the decoder, level by level, then the distances from the banks, if there are any.
     """
-
-    centre: Tensor  # (errors,) mean of held-out normal parts
-    spread: Tensor  # (errors,) its standard deviation
-    weight: Tensor  # (errors,) in the map, sum 1
 
     def __init__(self, architecture: Architecture):
         super().__init__(architecture)
@@ -124,23 +120,14 @@ class FeatureAutoencoder(Network):
         )
         self.bottleneck = Bottleneck(a.dim, a)
         self.decoder = FeatureDecoder(a.dim, a.depth, self.grid, channels, sides)
-        self.banked = _banked([min(s, self.grid) for s in sides], a.scales) if a.bank else []
+        self.banked = banked([min(s, self.grid) for s in sides], a.scales) if a.bank else []
         self.banks = nn.ModuleList(MemoryBank(a.bank, channels[k], side) for k, side in self.banked)
-        errors = len(sides) + len(self.banks)
-        self.register_buffer("centre", torch.zeros(errors))
-        self.register_buffer("spread", torch.ones(errors))
-        self.register_buffer("weight", torch.full((errors,), 1 / errors))
-        self.read = list(range(errors))  # which errors are computed
+        self.weigh(len(sides) + len(self.banks))
 
     @property
     def memory(self) -> Memory | None:
         """The memory, where the architecture has one."""
         return self.bottleneck.memory
-
-    def for_inference(self) -> None:
-        """Errors that have no weight are not computed any more."""
-        super().for_inference()
-        self.read = [k for k, weight in enumerate(self.weight.tolist()) if weight]
 
     @property
     def drawn(self) -> list[int]:
@@ -186,31 +173,27 @@ class FeatureAutoencoder(Network):
     def errors(self, levels: Levels) -> list[Tensor]:
         """Cosine error of each level, in [0, 2], and distance from each bank: (B, side, side) each."""
         count, target = len(levels.target), levels.target
-        banked = [(self.banks[k - count], self.banked[k - count][0]) for k in self.read if k >= count]
+        measured = [(self.banks[k - count], self.banked[k - count][0]) for k in self.read if k >= count]
         with torch.autocast(target[0].device.type, enabled=False):  # whitening magnifies what 16 bits lose
             pairs = zip(self.drawn, levels.output, strict=True)
             drawn = [cosine_error(self.whiten[k](target[k]), y) for k, y in pairs]
-            return drawn + [bank(target[level]) for bank, level in banked]
+            return drawn + [bank(target[level]) for bank, level in measured]
 
     def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
         """(B, S, S): standard deviations above the usual error of normal parts, weighted mean, >= 0."""
-        return self._weighed(self._levels(reconstruction))
+        return self.weighed(self.errors(self._levels(reconstruction)))
 
     def anomaly_map(self, x: Tensor, scoring: Scoring) -> Tensor:
         """(B, S, S), the same, of x: (B, 3, S, S)."""
-        return self._weighed(self.reproduce(self.backbone(x)))
+        return self.weighed(self.errors_of(x))
 
-    def _weighed(self, levels: Levels) -> Tensor:
-        size = self.architecture.size
-        by_side: dict[int, Tensor] = {}  # each size is enlarged once
-        for k, error in zip(self.read, self.unusual(levels), strict=True):
-            side, weighed = error.shape[-1], self.weight[k] * error
-            by_side[side] = by_side[side] + weighed if side in by_side else weighed
-        return enlarged_sum(list(by_side.values()), size).clamp(min=0)
+    def errors_of(self, x: Tensor) -> list[Tensor]:
+        """See errors(), of a picture."""
+        return self.errors(self.reproduce(self.backbone(x)))
 
     def views(self, reconstruction: Reconstruction) -> dict[str, Tensor]:
         """The errors that go into the map: features are no picture."""
-        maps = self.unusual(self._levels(reconstruction))
+        maps = self.unusual(self.errors(self._levels(reconstruction)))
         return {
             f"{source}, weight {weight:.2f}": error
             for source, weight, error in zip(self.sources(), self.weight.tolist(), maps, strict=True)
@@ -222,11 +205,6 @@ class FeatureAutoencoder(Network):
         banks = [f"bank, level {levels[k]}, {side} x {side}" for k, side in self.banked]
         return [f"decoder, level {k}" for k in levels] + banks
 
-    def unusual(self, levels: Levels) -> list[Tensor]:
-        """Each error in standard deviations above the usual one: (B, side, side)."""
-        errors = zip(self.read, self.errors(levels), strict=True)
-        return [(error - self.centre[k]) / self.spread[k] for k, error in errors]
-
     def _levels(self, reconstruction: Reconstruction) -> Levels:
         shapes = list(zip(self.backbone.channels, self.backbone.sides, strict=True))
         sizes = [c * side * side for c, side in shapes]
@@ -237,11 +215,6 @@ class FeatureAutoencoder(Network):
             )
         )
         return Levels(target, output, reconstruction.addressing)
-
-
-def _banked(sides: Sequence[int], scales: int) -> list[tuple[int, int]]:
-    """(index of the level, places a side) of each bank: each level at its own scale, then at coarser ones."""
-    return [(k, side >> step) for step in range(scales) for k, side in enumerate(sides) if side >> step]
 
 
 def cosine_error(x: Tensor, y: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Architecture:
     slots: int = 500
     temperature: float = 0.05  # divides the cosine before the softmax; 1 is the paper as written
     backbone: str = ""  # timm's name; the feature method alone has one, and no patch and heads of its own
-    bank: int = 0  # normal features kept of each level to measure distances from; of the feature method
+    bank: int = 0  # normal features kept in each bank to measure distances from; not of the paper's method
     scales: int = 1  # banks of each level, each over places twice as large as the one before
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
 
@@ -94,9 +94,11 @@ FEATURE_PRESETS: dict[str, Architecture] = {
 }
 
 RESTORE_PRESETS: dict[str, Architecture] = {
-    "paper": Architecture(method="restore"),
-    "small": Architecture(method="restore", size=256, dim=192, depth=2, heads=6),
-    "tiny": Architecture(method="restore", size=128, dim=128, depth=2, heads=4, slots=200),
+    "paper": Architecture(method="restore", bank=2000, scales=3),
+    "small": Architecture(method="restore", size=256, dim=192, depth=2, heads=6, bank=1000, scales=3),
+    "tiny": Architecture(
+        method="restore", size=128, dim=128, depth=2, heads=4, slots=200, bank=500, scales=3
+    ),
 }
 
 

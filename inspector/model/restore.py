@@ -4,6 +4,11 @@ The autoencoder is the paper's at half the resolution, trained to give back the 
 damaged one; what it restores is smooth in any case. The head reads part and restored part (after DRAEM,
 Zavrtanik et al., ICCV 2021) in two U-Nets: one sees the whole part coarsely and knows where it looks, the
 other sees every detail and what the first one thought of its surroundings. All is learned from parts alone.
+
+The head knows painted damage only. But what it has learned to look at tells more than what it says: the
+distance of its features from banks of normal ones shows what was never painted (features of a network that
+was taught by cut and pasted pieces serve CutPaste so, Li et al., CVPR 2021). What it says counts as one of
+these errors.
 """
 
 from __future__ import annotations
@@ -11,22 +16,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inspector.errors import ModelError
+from inspector.model.bank import MemoryBank, banked
 from inspector.model.network import Autoencoder, Reconstruction
 from inspector.model.records import Architecture, Scoring
 from inspector.model.scoring import blur
+from inspector.model.weighing import Weighing
 
 COARSE = (32, 64, 96, 128)  # channels at strides 4, 8, 16 and 32 of the input
 FINE = (24, 48, 96, 128)  # channels at strides 2, 4, 8 and 16
+PLACES = 8  # pixels of the input a side of the smallest place that is compared
 CONTEXT = 8  # channels that the coarse net hands to the fine one, its logit among them
 FLOOR = 0.3  # share of the mean spread that a place has at least
 UNUSUAL = (-4.0, 12.0)  # standard deviations beyond which more says no more
 RARE = -3.0  # about the logit before anything is learned: few pixels are damaged
+
+
+class Seen(NamedTuple):
+    """What the head sees at one level of one of its nets; stride in pixels of the input."""
+
+    net: str
+    level: int
+    stride: int
+    channels: int
+
+
+SEEN = (  # what has banks
+    *(Seen("coarse", k, 4 << k, COARSE[k]) for k in (1, 2)),
+    *(Seen("fine", k, 2 << k, FINE[k]) for k in (1, 2, 3)),
+)
 
 
 class UNet(nn.Module):
@@ -42,17 +66,15 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_unit(a, a) for a, _ in steps)
         self.out = nn.Conv2d(first, out, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See the class; and what it sees at each of its strides, finest first."""
         levels = [self.stem(x.contiguous(memory_format=torch.channels_last))]
         for down in self.down:
             levels.append(down(levels[-1]))
-        z = levels.pop()
-        for narrow, up in zip(reversed(self.narrow), reversed(self.up), strict=True):
-            skip = levels.pop()
+        z = levels[-1]
+        for narrow, up, skip in zip(self.narrow[::-1], self.up[::-1], levels[-2::-1], strict=True):
             z = up(skip + F.interpolate(narrow(z), skip.shape[-2:], mode="bilinear", align_corners=False))
-        out: Tensor = self.out(z)
-        return out
+        return self.out(z), levels
 
 
 def _unit(before: int, after: int, stride: int = 1) -> nn.Sequential:
@@ -63,11 +85,14 @@ def _unit(before: int, after: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-class Restorer(Autoencoder):
-    """The paper's autoencoder and the head. Its preprocessing must map intensities to [-1, 1]."""
+class Restorer(Autoencoder, Weighing):
+    """The paper's autoencoder and the head. Its preprocessing must map intensities to [-1, 1].
+
+    Errors are the damage that the head sees, then the distances of its features from the banks.
+    """
 
     usual: Tensor  # (S/2, S/2) mean error of normal parts at each place
-    spread: Tensor  # (S/2, S/2) its standard deviation
+    variation: Tensor  # (S/2, S/2) its standard deviation
     judging: Tensor  # () bool, whether these two are found
     where: Tensor  # (1, 2, S/4, S/4) row and column, from -1 to 1
 
@@ -82,8 +107,12 @@ class Restorer(Autoencoder):
         half = a.size // 2
         self.coarse = UNet(4 * 7 + 2, COARSE, CONTEXT)
         self.fine = UNet(4 * 6 + 1 + CONTEXT, FINE, 1)
+        sides = [a.size // max(one.stride, PLACES) for one in SEEN]
+        self.banked = banked(sides, a.scales) if a.bank else []
+        self.banks = nn.ModuleList(MemoryBank(a.bank, SEEN[k].channels, side) for k, side in self.banked)
+        self.weigh(1 + len(self.banks))
         self.register_buffer("usual", torch.zeros(half, half))
-        self.register_buffer("spread", torch.ones(half, half))
+        self.register_buffer("variation", torch.ones(half, half))
         self.register_buffer("judging", torch.zeros((), dtype=torch.bool))
         line = torch.linspace(-1, 1, half // 2)
         self.register_buffer(
@@ -106,31 +135,59 @@ class Restorer(Autoencoder):
         x, y: part and restored part, (B, 3, S, S) -> (B, 4·3 + 1, S/2, S/2).
         """
         change = x - y
-        floor = FLOOR * self.spread.mean() + 1e-3
+        floor = FLOOR * self.variation.mean() + 1e-3
         with torch.autocast(x.device.type, enabled=False):
             strong = strength(halved(change))
-        unusual = ((strong - self.usual) / (self.spread + floor)).clamp(*UNUSUAL)
+        unusual = ((strong - self.usual) / (self.variation + floor)).clamp(*UNUSUAL)
         return torch.cat([unshuffled(change), unusual], dim=1)
 
-    def overview(self, x: Tensor, evidence: Tensor) -> Tensor:
-        """What the coarse net thinks of the whole part: x and evidence -> (B, CONTEXT, S/4, S/4)."""
+    def overview(self, x: Tensor, evidence: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the coarse net thinks of x and evidence, (B, CONTEXT, S/4, S/4), and what it sees."""
         change = evidence[:, :12].reshape(len(x), 3, 4, *evidence.shape[2:]).mean(dim=2)  # of 2 x 2 pixels
         seen = unshuffled(torch.cat([halved(x), change, evidence[:, 12:]], dim=1))
-        context: Tensor = self.coarse(beside(seen, self.where.expand(len(x), -1, -1, -1)))
+        context: tuple[Tensor, list[Tensor]] = self.coarse(
+            beside(seen, self.where.expand(len(x), -1, -1, -1))
+        )
         return context
 
-    def detail(self, x: Tensor, evidence: Tensor, context: Tensor) -> Tensor:
-        """Logit of damage, of the whole part or a piece of all three: (B, 1, S/2, S/2)."""
-        seen = beside(unshuffled(x), evidence, enlarged(context, 2))
-        logit: Tensor = self.fine(seen) + RARE
-        return logit
+    def detail(self, x: Tensor, evidence: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logit of damage, of the whole part or a piece of all three, (B, 1, S/2, S/2), and what is seen."""
+        logit, seen = self.fine(beside(unshuffled(x), evidence, enlarged(context, 2)))
+        return logit + RARE, seen
 
-    def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
-        """(B, S, S) softplus of the logit of damage: above 0 everywhere, like the logit where it is high."""
+    def sources(self) -> list[str]:
+        """What the errors come from, in their order."""
+        places = [(SEEN[k], side) for k, side in self.banked]
+        banks = [f"bank, {one.net} net, stride {one.stride}, {side} x {side}" for one, side in places]
+        return ["damage seen by the head", *banks]
+
+    def seen(self, reconstruction: Reconstruction) -> tuple[Tensor, list[Tensor]]:
+        """Logit of damage, (B, S/2, S/2), and those levels of the head that have banks: (B, C, h, w) each."""
         x, y = reconstruction.target.float(), reconstruction.output.float()
         evidence = self.evidence(x, y)
-        logit = self.detail(x, evidence, self.overview(x, evidence)).float()
-        return F.softplus(enlarged(logit, 2)[:, 0])
+        context, far = self.overview(x, evidence)
+        logit, near = self.detail(x, evidence, context)
+        nets = {"coarse": far, "fine": near}
+        levels = [nets[one.net][one.level].float() for one in SEEN] if len(self.banks) else []
+        return logit[:, 0].float(), levels
+
+    def errors(self, reconstruction: Reconstruction) -> list[Tensor]:
+        """Softplus of the logit, above 0 everywhere and like the logit where that is high, (B, S/2, S/2); the
+        distance from each bank, (B, side, side).
+        """
+        logit, levels = self.seen(reconstruction)
+        with torch.autocast(logit.device.type, enabled=False):  # small distances are lost in 16 bits
+            banks = [(self.banks[k - 1], self.banked[k - 1][0]) for k in self.read if k > 0]
+            distances = [bank(levels[level]) for bank, level in banks]
+        return [F.softplus(logit), *distances] if 0 in self.read else distances
+
+    def errors_of(self, x: Tensor) -> list[Tensor]:
+        """See errors(), of a picture."""
+        return self.errors(self.reconstruct(x))
+
+    def error_map(self, reconstruction: Reconstruction, scoring: Scoring) -> Tensor:
+        """(B, S, S): standard deviations above the usual error of normal parts, weighted mean, >= 0."""
+        return self.weighed(self.errors(reconstruction))
 
 
 def strength(change: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from inspector.model.restore import Restorer
 from training.data import Pictures, list_images, read_image
 from training.fit import train
 from training.options import TrainOptions
-from training.restore import RESTORING, RestoreObjective, found_loss
+from training.restore import HEAD, RESTORING, RestoreObjective, found_loss, shared
 
-TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10)
+TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10, bank=50, scales=2)
 OPTIONS = TrainOptions(
     architecture=TINY, epochs=2, batch=4, learning_rate=2e-3, held_out=0.2, device="cpu", threads=1
 )
@@ -73,7 +73,9 @@ def test_it_finds_damage_on_parts_it_has_not_seen(images: list[Path], tmp_path: 
         bad[30:40, 32:42] = 40 + rng.integers(0, 20, (10, 10))  # a piece of the bar is gone
         good, found = engine.score(part), engine.score(bad)
         assert found.score > good.score
-        assert np.hypot(*(np.array(np.unravel_index(found.map.argmax(), found.map.shape)) - [31, 33])) < 10
+        assert (
+            np.hypot(*(np.array(np.unravel_index(found.map.argmax(), found.map.shape)) - [31, 33])) < 12
+        )  # of places of 16
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])  # of 4; the first restores, the others judge
@@ -113,10 +115,40 @@ def test_first_the_autoencoder_learns_then_the_head(images: list[Path]) -> None:
     assert network.judging
     assert network.training
     assert network.usual.min() > 0
-    assert network.spread.min() >= 0
+    assert network.variation.min() >= 0
     still = {n: b for n, b in network.named_buffers() if n.startswith("decoder") and "running_mean" in n}
     assert all(torch.equal(b, torch.zeros_like(b)) for b in still.values())
     assert not all(torch.equal(before[n], b) for n, b in still.items())
+
+
+def test_banks_and_weights_are_found_at_the_end(images: list[Path], tmp_path: Path) -> None:
+    bundle = train(images, tmp_path / "recipe", OPTIONS, progress=False)
+    weights = bundle.provenance["findings"]["weights"]
+    assert sum(weights.values()) == pytest.approx(1)
+    assert min(weights.values()) >= 0
+    assert "damage seen by the head" in weights
+    tensors = bundles.weights(bundle)
+    for k in range(len(weights) - 1):
+        slots = tensors[f"banks.{k}.slots"]
+        assert slots.shape[0] == 50
+        assert slots.isfinite().all()
+        assert slots.std() > 0
+    assert (tensors["spread"] > 0).all()
+
+
+def test_the_head_has_its_share_and_the_banks_the_rest() -> None:
+    assert torch.allclose(
+        shared(torch.tensor([0.8, 0.05, 0.15])),
+        torch.tensor([HEAD, 0.25, 0.75]) * torch.tensor([1, 1 - HEAD, 1 - HEAD]),
+    )
+    assert torch.equal(shared(torch.tensor([0.2, 0.0, 0.0])), torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_without_banks_the_head_alone_is_read(images: list[Path], tmp_path: Path) -> None:
+    plain = replace(OPTIONS, architecture=replace(TINY, bank=0))
+    bundle = train(images, tmp_path / "recipe", plain, progress=False)
+    assert bundle.provenance["findings"]["weights"] == {"damage seen by the head": 1.0}
+    assert np.isfinite(Engine(bundle, "cpu", threads=1).score(read_image(images[1])).score)
 
 
 def test_the_rate_starts_anew_with_the_head() -> None:

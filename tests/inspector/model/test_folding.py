@@ -15,12 +15,12 @@ from inspector.model import engine as engines
 from inspector.model import packed
 from inspector.model.bank import MemoryBank
 from inspector.model.engine import PRECISIONS, Engine
-from inspector.model.feature import FeatureAutoencoder
 from inspector.model.folding import fold
 from inspector.model.network import METHODS, Network, build
 from inspector.model.preprocess import picture, tensor
 from inspector.model.records import Preprocessing, Scoring, preset
 from inspector.model.scoring import image_score, smooth
+from inspector.model.weighing import Weighing
 
 # share of the map's peak, and of the score
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2}
@@ -35,8 +35,8 @@ def lively(network: Network) -> Network:
             module.running_var.uniform_(0.5, 2.0)
         if isinstance(module, MemoryBank):
             module.slots.normal_()
-    if isinstance(network, FeatureAutoencoder):
-        some = torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1]).repeat(2)  # with banks and without them
+    if isinstance(network, Weighing):
+        some = torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1]).repeat(3)  # with banks and without them
         network.weight.copy_(some[: len(network.weight)])
         network.spread.fill_(0.2)
     return network.eval()

@@ -49,7 +49,7 @@ def test_evidence_is_the_change_and_how_unusual_it_is_there() -> None:
     x[..., :32] = 0.5
     network.usual.fill_(0.1)
     network.usual[16:] = 0.5
-    network.spread.fill_(0.1)
+    network.variation.fill_(0.1)
     evidence = network.evidence(x, y)
     assert evidence.shape == (1, 13, 32, 32)
     torch.testing.assert_close(evidence[:, :12], torch.nn.functional.pixel_unshuffle(x - y, 2))
@@ -68,9 +68,9 @@ def test_a_piece_is_judged_as_the_whole_is_away_from_its_border() -> None:
     network = restorer(replace(TINY, size=256))
     x = torch.rand(1, 3, 256, 256) * 2 - 1
     evidence = network.evidence(x, x * 0.9)
-    context = network.overview(x, evidence)
-    whole = network.detail(x, evidence, context)
-    piece = network.detail(x[..., 64:192, 64:192], evidence[..., 32:96, 32:96], context[..., 16:48, 16:48])
+    context, _ = network.overview(x, evidence)
+    whole, _ = network.detail(x, evidence, context)
+    piece, _ = network.detail(x[..., 64:192, 64:192], evidence[..., 32:96, 32:96], context[..., 16:48, 16:48])
     torch.testing.assert_close(piece[..., 30:34, 30:34], whole[..., 62:66, 62:66], atol=1e-3, rtol=0)
 
 
@@ -85,7 +85,7 @@ def test_a_bundle_s_weights_hold_all_that_was_found() -> None:
 
 def test_its_presets_are_its_own() -> None:
     assert preset("small", "restore") == RESTORE_PRESETS["small"]
-    assert preset("paper", "restore") == replace(preset("paper"), method="restore")
+    assert preset("paper", "restore") == replace(preset("paper"), method="restore", bank=2000, scales=3)
     with pytest.raises(ModelError, match="preset 'huge'"):
         preset("huge", "restore")
 
@@ -93,3 +93,24 @@ def test_its_presets_are_its_own() -> None:
 def test_a_patch_that_cannot_be_halved_is_refused() -> None:
     with pytest.raises(ModelError, match=r"architecture.patch is 2: expected 4, 8, 16 or 32 for"):
         restorer(replace(TINY, patch=2))
+
+
+def test_the_banks_measure_what_the_head_sees_on_each_scale() -> None:
+    network = restorer(replace(TINY, bank=20, scales=2))
+    sides = [8, 4, 8, 8, 4]  # of strides 8, 16 and 4, 8, 16, none finer than 8 pixels
+    assert [side for _, side in network.banked] == sides + [side // 2 for side in sides]
+    errors = network.errors_of(torch.rand(2, 3, 64, 64))
+    assert [tuple(e.shape) for e in errors] == [(2, 32, 32), *((2, side, side) for _, side in network.banked)]
+    assert len(network.sources()) == len(errors)
+    assert network.sources()[-1] == "bank, fine net, stride 16, 2 x 2"
+
+
+def test_what_has_no_weight_is_not_computed() -> None:
+    network = restorer(replace(TINY, bank=20, scales=1))
+    x = torch.rand(1, 3, 64, 64)
+    network.weight.copy_(torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0, 0.0]))
+    whole = network.anomaly_map(x, Scoring())
+    network.for_inference()
+    assert network.read == [1, 3]
+    assert len(network.errors_of(x)) == 2
+    torch.testing.assert_close(network.anomaly_map(x, Scoring()), whole)

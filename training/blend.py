@@ -34,37 +34,56 @@ GAIN = 1e-4  # what a change must be worth
 STEPS = (0.0, 0.25, 0.5, 0.75)  # of the way from the discriminant to the best ones
 PRIOR = 15  # parts that the errors' mean variance is worth beside the variance found of each
 RESAMPLED = 200  # times, for the standard error
+TAUGHT = 2.0  # what an error that was taught by synthetic damage counts beside all others
 
 
 @torch.no_grad()
 def blended(
+    network: Weighing, pictures: Pictures, indices: Sequence[int], scoring: Scoring, seed: int
+) -> Tensor:
+    """Weights, (errors,), with which these parts are told best from themselves with a synthetic defect."""
+    rng = np.random.default_rng((seed, 7))
+    good, bad = _compared(network, pictures, indices, scoring, rng)
+    both, start = torch.cat([good, bad]), discriminant(good, bad, scoring)
+    best = _ascent(lambda weight: separation(_scores(both, weight, scoring), len(good)), start)
+    return _simplest(lambda weight: _scores(both, weight, scoring), len(good), start, best, rng)
+
+
+@torch.no_grad()
+def beside_the_taught(
+    network: Weighing, pictures: Pictures, indices: Sequence[int], scoring: Scoring, seed: int
+) -> Tensor:
+    """Weights, (errors,), where the first error is of a network that was taught by such defects.
+
+    How well it tells them says nothing of others. So the discriminant is asked about the rest alone, and the
+    first counts TAUGHT times what they do together, both in units of how far they go on good parts.
+    """
+    good, bad = _compared(network, pictures, indices, scoring, np.random.default_rng((seed, 7)))
+    rest = discriminant(good[:, 1:], bad[:, 1:], scoring)
+    first = torch.cat([torch.ones(1), torch.zeros(len(rest))]).to(rest)
+    rest = torch.cat([torch.zeros(1).to(rest), rest])
+    spreads = [_scores(good, weight, scoring).std().clamp(min=1e-6) for weight in (first, rest)]
+    weight = TAUGHT * first / spreads[0] + rest / spreads[1]
+    return weight / weight.sum()
+
+
+def _compared(
     network: Weighing,
     pictures: Pictures,
     indices: Sequence[int],
     scoring: Scoring,
-    seed: int,
-    *,
-    taught: bool = False,
-) -> Tensor:
-    """Weights, (errors,), with which these parts are told best from themselves with a synthetic defect.
-
-    taught: the network has learned from such defects. How well it then tells them speaks for no other weights
-    than the discriminant's.
-    """
-    rng = np.random.default_rng((seed, 7))
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Smoothed maps of all errors, (n, errors, SIZE, SIZE), of these parts and of damaged copies in turns."""
     device = network.centre.device
-    good = torch.cat([_maps(network, pictures.batch([i], device)) for i in indices])
+    good = [_maps(network, pictures.batch([i], device)) for i in indices]
     bad = []
     for k in range(DEFECTIVE):
         i, other = indices[k % len(indices)], int(rng.choice(np.asarray(indices)))
         defect = damage(eight_bit(pictures[i]), rng, donor=eight_bit(pictures[other]))
         bad.append(_maps(network, tensor(defect.image, pictures.preprocessing, device)))
-    both = smooth(torch.cat([good, *bad]), scoring.sigma * SIZE / network.architecture.size)
-    start = discriminant(both[: len(good)], both[len(good) :], scoring)
-    if taught:
-        return start
-    best = _ascent(lambda weight: separation(_scores(both, weight, scoring), len(good)), start)
-    return _simplest(lambda weight: _scores(both, weight, scoring), len(good), start, best, rng)
+    both = smooth(torch.cat([*good, *bad]), scoring.sigma * SIZE / network.architecture.size)
+    return both[: len(good)], both[len(good) :]
 
 
 def discriminant(good: Tensor, bad: Tensor, scoring: Scoring) -> Tensor:

@@ -22,7 +22,7 @@ from inspector.model.restore import RARE, Restorer, strength
 from inspector.model.scoring import ssim_map
 from training import shapes
 from training.banks import fill, usual
-from training.blend import blended
+from training.blend import beside_the_taught
 from training.data import Pictures
 from training.defects import foreground
 from training.distributed import leading
@@ -41,7 +41,6 @@ ALARMS = 5.0  # weight of false alarms
 FEW = 4.0  # damaged pixels, below which a spot counts for less
 FOCUS = 1.0  # the higher, the less do small false alarms cost
 PATIENCE = 0.5  # from 0 (all damage must be found) to 1 (what is hard to find is given up soon)
-HEAD = 1 / 6  # what the damage that the head sees counts beside all banks
 PARTS = 200  # that the usual error is found from
 Corner = tuple[int, int]  # row and column
 SMALLEST = 32  # pixels a side of a piece, for smaller ones cannot be painted on
@@ -82,8 +81,7 @@ class RestoreObjective(Objective):
         usual(net, (net.errors_of(pictures.batch([i], net.usual.device)) for i in indices))
         if len(net.banks):
             scoring = self.options.chosen_scoring()
-            found = blended(net, pictures, indices, scoring, self.options.seed, taught=True)
-            net.weight.copy_(shared(found))
+            net.weight.copy_(beside_the_taught(net, pictures, indices, scoring, self.options.seed))
         self.findings = {"weights": dict(zip(net.sources(), net.weight.tolist(), strict=True))}
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
@@ -185,17 +183,6 @@ class RestoreObjective(Objective):
         size = piece_size(region.shape[0])
         windows = [(slice(top, top + size), slice(left, left + size)) for top, left in corners]
         return painted(image, donor, region, windows, rng), corners
-
-
-def shared(weight: Tensor) -> Tensor:
-    """The head's share, and of the rest what these weights, the head's first, give each bank.
-
-    How well the head tells damage that it was taught does not say how well it tells other damage.
-    """
-    banks = weight[1:].sum()
-    if not banks:
-        return torch.cat([torch.ones(1, device=weight.device), weight[1:]])
-    return torch.cat([weight.new_tensor([HEAD]), weight[1:] * (1 - HEAD) / banks])
 
 
 def _corner(region: Mask, rng: np.random.Generator) -> Corner:

@@ -8,7 +8,7 @@ import torch
 from inspector.model.feature import FeatureAutoencoder
 from inspector.model.network import build
 from inspector.model.records import Architecture, Scoring
-from training.blend import PRIOR, blended, discriminant, separation
+from training.blend import PRIOR, TAUGHT, beside_the_taught, blended, discriminant, separation
 from training.data import Pictures, list_images
 from training.options import TrainOptions
 
@@ -75,6 +75,31 @@ def test_only_a_difference_beyond_chance_departs_from_the_discriminant(
     monkeypatch.setattr("training.blend.discriminant", lambda *_: start)
     weight = blended(network, pictures, [*range(4)] * 3, SCORING, seed=0)
     assert torch.allclose(weight, start) == (others > 0)
+
+
+def test_what_was_taught_counts_twice_what_the_rest_does_on_good_parts(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However well it tells what it was taught; and of the rest each as the discriminant says."""
+    network = build(ARCHITECTURE).eval()
+    assert isinstance(network, FeatureAutoencoder)
+    noise = torch.Generator().manual_seed(2)
+    normal = pictures.batch([0], torch.device("cpu"))
+    shift = torch.tensor([99.0, 1.0, 0.0, 2.0, 0.0, 0.0]).view(1, 6, 1, 1)
+    scale = torch.tensor([10.0, 1.0, 1.0, 1.0, 1.0, 1.0]).view(1, 6, 1, 1)
+
+    def maps(_: FeatureAutoencoder, x: torch.Tensor) -> torch.Tensor:
+        damaged = float((x - normal).abs().max() > 0)
+        return (torch.rand(1, 6, 1, 1, generator=noise) * scale + damaged * shift).expand(1, 6, 96, 96)
+
+    monkeypatch.setattr("training.blend._maps", maps)
+    monkeypatch.setattr("training.blend.discriminant", lambda *_: torch.tensor([0.4, 0.0, 0.6, 0.0, 0.0]))
+    weight = beside_the_taught(network, pictures, [0] * 60, SCORING, seed=0)
+    assert weight.sum() == pytest.approx(1)
+    assert weight[[2, 4, 5]].abs().max() == 0
+    assert weight[3] / weight[1] == pytest.approx(1.5)
+    together = (0.4**2 + 0.6**2) ** 0.5  # deviation of their mean, in that of one
+    assert weight[0] * 10 / (weight[1:].sum() * together) == pytest.approx(TAUGHT, rel=0.3)
 
 
 def levels(values: list[list[float]]) -> torch.Tensor:

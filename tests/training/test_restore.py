@@ -20,7 +20,7 @@ from inspector.model.restore import Restorer
 from training.data import Pictures, list_images, read_image
 from training.fit import train
 from training.options import TrainOptions
-from training.restore import HEAD, RESTORING, RestoreObjective, found_loss, shared
+from training.restore import RESTORING, RestoreObjective, found_loss
 
 TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10, bank=50, scales=2)
 OPTIONS = TrainOptions(
@@ -134,14 +134,6 @@ def test_banks_and_weights_are_found_at_the_end(images: list[Path], tmp_path: Pa
         assert slots.isfinite().all()
         assert slots.std() > 0
     assert (tensors["spread"] > 0).all()
-
-
-def test_the_head_has_its_share_and_the_banks_the_rest() -> None:
-    assert torch.allclose(
-        shared(torch.tensor([0.8, 0.05, 0.15])),
-        torch.tensor([HEAD, 0.25, 0.75]) * torch.tensor([1, 1 - HEAD, 1 - HEAD]),
-    )
-    assert torch.equal(shared(torch.tensor([0.2, 0.0, 0.0])), torch.tensor([1.0, 0.0, 0.0]))
 
 
 def test_without_banks_the_head_alone_is_read(images: list[Path], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from inspector.model.weighing import Weighing
 from training.coreset import coreset
 
 POOL = 60_000  # features that a bank is chosen from
+ROUNDING = 1e-3  # of a distance, in shares of the features: it is a difference of squares in float32
 
 
 @torch.no_grad()
@@ -33,4 +34,11 @@ def usual(network: Weighing, parts: Iterable[list[Tensor]]) -> None:
     """Set centre and spread of each error from those of held-out normal parts, (1, side, side) each."""
     for k, of_parts in enumerate(zip(*parts, strict=True)):
         values = torch.cat(of_parts)
-        network.centre[k], network.spread[k] = values.mean(), values.std().clamp(min=1e-6)
+        network.centre[k] = values.mean()
+        network.spread[k] = values.std(correction=min(1, len(values.flatten()) - 1)).clamp(min=1e-6)
+
+
+def rounding(banks: nn.ModuleList) -> Tensor:
+    """What distances from each bank are uncertain by, (banks,): no spread may be finer."""
+    slots = [bank.slots - bank.slots.mean(dim=0) for bank in cast(Iterable[MemoryBank], banks)]
+    return ROUNDING * torch.stack([x.square().sum(dim=1).mean().sqrt() for x in slots])

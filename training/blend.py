@@ -6,7 +6,8 @@ counts by how far damage moves its image score over the variance of that score f
 Fisher's discriminant with errors taken for independent (Dudoit et al., JASA 2002), which few parts suffice
 for. What the errors do together may speak for other weights. But the parts are few, and synthetic defects are
 not the real ones: of the blends that do as well within one standard error the one nearest to the discriminant
-is taken (Breiman et al., Classification and Regression Trees, 1984).
+is taken (Breiman et al., Classification and Regression Trees, 1984). An error that was itself taught by
+synthetic defects is not judged by them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def beside_the_taught(
     rest = discriminant(good[:, 1:], bad[:, 1:], scoring)
     first = torch.cat([torch.ones(1), torch.zeros(len(rest))]).to(rest)
     rest = torch.cat([torch.zeros(1).to(rest), rest])
-    spreads = [_scores(good, weight, scoring).std().clamp(min=1e-6) for weight in (first, rest)]
+    spreads = [_scores(good, weight, scoring).std(correction=0).clamp(min=1e-6) for weight in (first, rest)]
     weight = TAUGHT * first / spreads[0] + rest / spreads[1]
     return weight / weight.sum()
 

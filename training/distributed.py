@@ -4,7 +4,8 @@ Plain data parallelism: every process draws the same batch and takes its slice. 
 those of the whole batch and every loss is a mean over parts, so that a step is that of one process up to
 rounding; but each process draws its own damage (restore) and symmetries (feature). Every process decodes the
 pictures, computes features and prepares statistics, memory and banks; of those the first one's count. The
-first alone computes held-out losses, weights of errors and trial, and writes checkpoints, bundle and report.
+first alone computes held-out losses, restore's banks, weights of errors and trial, and writes checkpoints,
+bundle and report.
 An error in one ends all (torchrun sees to it). What torchrun has not started comes through here unchanged.
 """
 

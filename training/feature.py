@@ -59,6 +59,8 @@ class FeatureObjective(Objective):
         self._fill(net, indices, torch.Generator().manual_seed(self.options.seed))
 
     def _fill(self, net: FeatureAutoencoder, indices: Sequence[int], generator: torch.Generator) -> None:
+        if not len(net.banks):
+            return
         parts = self.variants.of(indices)
         levels = (self.cache.of([i]) for i in parts)
         banked = ([features[level] for level, _ in net.banked] for features in levels)

@@ -21,11 +21,10 @@ from inspector.model.network import Network
 from inspector.model.restore import RARE, Restorer, strength
 from inspector.model.scoring import ssim_map
 from training import shapes
-from training.banks import fill, usual
+from training.banks import fill, rounding, usual
 from training.blend import beside_the_taught
 from training.data import Pictures
 from training.defects import foreground
-from training.distributed import leading
 from training.losses import Objective, entropy, l2_loss
 from training.options import TrainOptions
 from training.painting import Image, Mask, Painted, lying, painted
@@ -67,22 +66,29 @@ class RestoreObjective(Objective):
 
     @torch.no_grad()
     def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
-        """Fill the banks with what the head sees on the parts trained on; find what is usual on others."""
-        net, variants = (
-            cast(Restorer, network),
-            Variants(pictures, self.options.symmetries, self.options.seed),
-        )
-        parts = variants.of(self._trained) if len(net.banks) else []
-        quiet = None if leading() else True  # None: where nobody watches
-        shown = tqdm(parts, desc="banks", unit="part", leave=False, disable=quiet)
-        seen = (net.seen(net.reconstruct(variants.batch([i], net.usual.device)))[1] for i in shown)
-        banked = ([levels[k] for k, _ in net.banked] for levels in seen)
-        fill(net.banks, banked, max(len(parts), 1), torch.Generator().manual_seed(self.options.seed))
-        usual(net, (net.errors_of(pictures.batch([i], net.usual.device)) for i in indices))
+        """Fill the banks with what the head sees on the parts trained on; find what is usual on others.
+
+        Where there are no others the head alone is read: a bank's distance of what it holds is but rounding.
+        """
+        net = cast(Restorer, network)
         if len(net.banks):
+            self._fill(net, pictures)
+        usual(net, (net.errors_of(pictures.batch([i], net.usual.device)) for i in indices))
+        net.weight.zero_()
+        net.weight[0] = 1
+        if len(net.banks) and set(indices).isdisjoint(self._trained):
+            net.spread[1:] = torch.maximum(net.spread[1:], rounding(net.banks))
             scoring = self.options.chosen_scoring()
             net.weight.copy_(beside_the_taught(net, pictures, indices, scoring, self.options.seed))
         self.findings = {"weights": dict(zip(net.sources(), net.weight.tolist(), strict=True))}
+
+    def _fill(self, net: Restorer, pictures: Pictures) -> None:
+        variants = Variants(pictures, self.options.symmetries, self.options.seed)
+        parts = variants.of(self._trained)
+        shown = tqdm(parts, desc="banks", unit="part", leave=False, disable=None)  # where nobody watches
+        seen = (net.seen(net.reconstruct(variants.batch([i], net.usual.device)))[1] for i in shown)
+        banked = ([levels[k] for k, _ in net.banked] for levels in seen)
+        fill(net.banks, banked, len(parts), torch.Generator().manual_seed(self.options.seed))
 
     def optimizer(self, network: Network) -> torch.optim.Optimizer:
         """AdamW; its rate follows rate()."""

@@ -48,7 +48,7 @@ UNCOUNTED = {
 
 
 def work(bundle: Bundle, precision: str) -> Work:
-    """Counted while the plain network runs; unread errors of the feature method count, too."""
+    """Counted while the plain network runs; errors that are not read count, too."""
     network = plain_network(bundle)
     size = bundle.architecture.size
     x = torch.zeros(1, 3, size, size)

@@ -33,7 +33,7 @@ COARSE = (32, 64, 96, 128)  # channels at strides 4, 8, 16 and 32 of the input
 FINE = (24, 48, 96, 128)  # channels at strides 2, 4, 8 and 16
 PLACES = 8  # pixels of the input a side of the smallest place that is compared
 CONTEXT = 8  # channels that the coarse net hands to the fine one, its logit among them
-FLOOR = 0.3  # share of the mean spread that a place has at least
+FLOOR = 0.3  # share of the mean variation that a place has at least
 UNUSUAL = (-4.0, 12.0)  # standard deviations beyond which more says no more
 RARE = -3.0  # about the logit before anything is learned: few pixels are damaged
 
@@ -72,7 +72,7 @@ class UNet(nn.Module):
         for down in self.down:
             levels.append(down(levels[-1]))
         z = levels[-1]
-        for narrow, up, skip in zip(self.narrow[::-1], self.up[::-1], levels[-2::-1], strict=True):
+        for narrow, up, skip in zip(reversed(self.narrow), reversed(self.up), levels[-2::-1], strict=True):
             z = up(skip + F.interpolate(narrow(z), skip.shape[-2:], mode="bilinear", align_corners=False))
         return self.out(z), levels
 

@@ -29,7 +29,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 PAPER = replace(  # 10 parts: batches of 2 + 1, and a last one that is too small for two
     test_fit.OPTIONS, batch=3, memory_after=0.4, learning_rate=2e-4
 )
-RESTORE = replace(PAPER, architecture=replace(test_fit.TINY, method="restore", size=64), batch=4)
+RESTORE = replace(
+    PAPER, architecture=replace(test_fit.TINY, method="restore", size=64, bank=20, scales=2), batch=4
+)
 FEATURE = replace(PAPER, architecture=test_feature.TINY, batch=4, symmetries=("flip-x",))
 
 

@@ -133,7 +133,39 @@ def test_banks_and_weights_are_found_at_the_end(images: list[Path], tmp_path: Pa
         assert slots.shape[0] == 50
         assert slots.isfinite().all()
         assert slots.std() > 0
-    assert (tensors["spread"] > 0).all()
+    assert (tensors["spread"] != 1).all()
+    assert (tensors["centre"] != 0).all()
+
+
+@pytest.mark.parametrize("held_out", [0.1, 0.0])
+def test_with_one_part_held_out_or_none_the_score_is_a_sensible_number(
+    images: list[Path], tmp_path: Path, held_out: float
+) -> None:
+    """With none the banks know all parts, and what they say of them is nothing to go by."""
+    options = replace(OPTIONS, held_out=held_out, epochs=10)
+    bundle = train(images[:-1], tmp_path / "recipe", options, progress=False)
+    assert len(bundle.provenance["held_out"]) == round(held_out * 9)
+    weights = bundle.provenance["findings"]["weights"]
+    assert (weights["damage seen by the head"] == 1) is (held_out == 0)
+    assert 0 <= Engine(bundle, "cpu", threads=1).score(read_image(images[-1])).score < 100
+
+
+def test_parts_that_are_copies_of_one_another_do_not_make_rounding_an_error(
+    images: list[Path], tmp_path: Path
+) -> None:
+    for path in images[2:9]:
+        path.write_bytes(images[1].read_bytes())
+    bundle = train(images[1:9], tmp_path / "recipe", replace(OPTIONS, epochs=10), progress=False)
+    assert Engine(bundle, "cpu", threads=1).score(read_image(images[9])).score < 100
+
+
+def test_banks_are_found_anew_where_a_night_goes_on_from_weights(images: list[Path], tmp_path: Path) -> None:
+    options = replace(OPTIONS, symmetries=("flip-x",))
+    first = train(images[:8], tmp_path / "recipe", options, progress=False)
+    warm = train(images[2:], tmp_path / "recipe", options, progress=False, start=first)
+    before, after = bundles.weights(first), bundles.weights(warm)
+    assert not torch.equal(before["banks.0.slots"], after["banks.0.slots"])
+    assert sum(warm.provenance["findings"]["weights"].values()) == pytest.approx(1)
 
 
 def test_without_banks_the_head_alone_is_read(images: list[Path], tmp_path: Path) -> None:

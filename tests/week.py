@@ -147,7 +147,8 @@ def live(
         shutil.copy(first / "state.json", state)
     rows, settings = json.loads(state.read_text()), load(work / "station.toml")
     for row in rows:
-        row.setdefault("candidate", candidate(settings, parts, row))
+        if "candidate" not in row:
+            row["candidate"] = candidate(settings, parts, row)
     write_json(state, rows)
     bar.update(len(rows))
     for day in range(len(rows) + 1, DAYS + 1):

@@ -348,7 +348,10 @@ def plain_network(bundle: Bundle) -> Network:
     try:
         network.load_state_dict(bundles.weights(bundle))
     except RuntimeError as error:
-        raise ModelError(f"the weights of bundle {bundle.id[:12]} do not fit its network: {error}") from error
+        raise ModelError(
+            f"the weights of bundle {bundle.id[:12]} do not fit its network; a bundle of another "
+            f"version must be trained anew: {error}"
+        ) from error
     return network.eval()
 
 

@@ -26,6 +26,14 @@ def pictures(tmp_path: Path) -> Pictures:
     return Pictures(list_images(tmp_path), TrainOptions(architecture=ARCHITECTURE).preprocessing())
 
 
+@pytest.fixture
+def network() -> FeatureAutoencoder:
+    torch.manual_seed(0)
+    found = build(ARCHITECTURE).eval()
+    assert isinstance(found, FeatureAutoencoder)
+    return found
+
+
 def test_separation_is_the_auroc_and_margins_count() -> None:
     scores = torch.rand(40, generator=torch.Generator().manual_seed(0))
     assert separation(scores, 20) < 0.7
@@ -35,11 +43,9 @@ def test_separation_is_the_auroc_and_margins_count() -> None:
 
 
 def test_the_source_that_sees_the_damage_gets_the_weight(
-    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    network: FeatureAutoencoder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All sources are noise but one, which shows how far a picture is from the normal one."""
-    network = build(ARCHITECTURE).eval()
-    assert isinstance(network, FeatureAutoencoder)
     noise = torch.Generator().manual_seed(0)
     normal = pictures.batch([0], torch.device("cpu"))
 
@@ -56,11 +62,9 @@ def test_the_source_that_sees_the_damage_gets_the_weight(
 
 @pytest.mark.parametrize("others", [0.9, 0.0])
 def test_only_a_difference_beyond_chance_departs_from_the_discriminant(
-    pictures: Pictures, monkeypatch: pytest.MonkeyPatch, others: float
+    network: FeatureAutoencoder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, others: float
 ) -> None:
     """One source sees the damage beside its noise; the others see it nearly as well, or are noise alone."""
-    network = build(ARCHITECTURE).eval()
-    assert isinstance(network, FeatureAutoencoder)
     noise = torch.Generator().manual_seed(1)
     normal = pictures.batch([0], torch.device("cpu"))
 
@@ -78,11 +82,9 @@ def test_only_a_difference_beyond_chance_departs_from_the_discriminant(
 
 
 def test_what_was_taught_counts_twice_what_the_rest_does_on_good_parts(
-    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    network: FeatureAutoencoder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However well it tells what it was taught; and of the rest each as the discriminant says."""
-    network = build(ARCHITECTURE).eval()
-    assert isinstance(network, FeatureAutoencoder)
     noise = torch.Generator().manual_seed(2)
     normal = pictures.batch([0], torch.device("cpu"))
     shift = torch.tensor([99.0, 1.0, 0.0, 2.0, 0.0, 0.0]).view(1, 6, 1, 1)
@@ -125,10 +127,7 @@ def test_errors_count_alike_where_damage_moves_none() -> None:
     assert torch.allclose(discriminant(maps, maps, SCORING), torch.full((5,), 0.2))
 
 
-def test_weights_are_shares_and_repeat_with_the_seed(pictures: Pictures) -> None:
-    torch.manual_seed(0)
-    network = build(ARCHITECTURE).eval()
-    assert isinstance(network, FeatureAutoencoder)
+def test_weights_are_shares_and_repeat_with_the_seed(network: FeatureAutoencoder, pictures: Pictures) -> None:
     first, again = (blended(network, pictures, range(4), SCORING, seed=3) for _ in range(2))
     assert torch.equal(first, again)
     assert first.sum() == pytest.approx(1)

@@ -17,7 +17,8 @@ FEATURE_EPOCHS = 12  # of any preset: only a decoder is learned …
 FEATURE_STEPS = 300  # … and many parts teach it no more
 FEATURE_HELD_OUT = 0.15  # the blend of its errors is found on them
 FEATURE_LEARNING_RATE = 1e-3
-RESTORE_STEPS = {"paper": 20_000, "small": 2000, "tiny": 500}  # damage is new each time: parts do not count
+RESTORE_EPOCHS = {"paper": 20_000, "small": 2000, "tiny": 500}  # at most, for few parts have short ones …
+RESTORE_STEPS = {"paper": 20_000, "small": 600, "tiny": 500}  # … damage is new each time: parts do not count
 RESTORE_LEARNING_RATE = 2e-3
 SYMMETRIES = ("flip-x", "flip-y", "turn-90", "turn")
 
@@ -95,7 +96,7 @@ class TrainOptions:
         architecture, featured = _preset(preset, method), method == "feature"
         if backbone and featured:
             architecture = replace(architecture, backbone=backbone)
-        usual = {"feature": FEATURE_EPOCHS, "restore": RESTORE_STEPS[preset]}
+        usual = {"feature": FEATURE_EPOCHS, "restore": RESTORE_EPOCHS[preset]}
         rates = {"feature": FEATURE_LEARNING_RATE, "restore": RESTORE_LEARNING_RATE}
         steps = {"feature": FEATURE_STEPS, "restore": RESTORE_STEPS[preset]}
         return cls(

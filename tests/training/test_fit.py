@@ -257,3 +257,6 @@ def test_every_preset_has_its_epochs_and_rate() -> None:
     )
     assert (chosen.epochs, chosen.seed, chosen.preprocessing().roi) == (7, 3, (0, 0, 8, 8))
     assert chosen.preprocessing().size == chosen.architecture.size == PRESETS["tiny"].size
+    for preset in PRESETS:  # however few the parts, it is the steps that end a training
+        restore = TrainOptions.of(method="restore", preset=preset)
+        assert 0 < restore.steps <= restore.epochs

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from inspector.model import bundle as bundles
+from inspector.model.bundle import Bundle
 from inspector.model.engine import Engine
 from training.data import read_image
 from training.datasets import Category, find
@@ -29,11 +30,13 @@ def evened(image: Picture, mean: float) -> Picture:
     return np.clip(np.rint(image * (mean / max(image.mean(), 1e-6))), 0, most).astype(image.dtype)
 
 
-def bundles_of(results: Path, category: Category) -> list[Path]:
-    """The newest bundle of each run of the benchmark on this category."""
+def bundles_of(results: Path, category: Category) -> dict[str, Bundle]:
+    """The newest bundle of each run of the benchmark on this category, by the run's name."""
     folder = results / "models" / category.dataset / category.name
-    runs = [list(run.glob("*/bundle.json")) for run in sorted(folder.glob("*-seed*"))]
-    return [max(found, key=lambda path: path.stat().st_mtime).parent for found in runs if found]
+    found = {run.name: bundles.listing(run) for run in sorted(folder.glob("*-seed*"))}
+    if not any(found.values()):
+        raise SystemExit(f"{folder} has no bundles: run python -m training.benchmark with this --out first.")
+    return {name: of_run[-1] for name, of_run in found.items() if of_run}
 
 
 def scores(engine: Engine, category: Category, mean: float) -> NDArray[np.float64]:
@@ -61,9 +64,8 @@ def main() -> None:
     for category in find(asked.data, asked.categories, asked.dataset):
         mean = float(np.mean([read_image(path).mean() for path in category.normals]))
         labels = [sample.defective for sample in category.test]
-        for path in bundles_of(asked.results, category):
-            plain, even = scores(Engine(bundles.load(path), "cpu", threads=1), category, mean)
-            run = path.parent.name
+        for run, bundle in bundles_of(asked.results, category).items():
+            plain, even = scores(Engine(bundle, "cpu", threads=1), category, mean)
             print(f"| {category.name} | {run} | {told(labels, plain)} | {told(labels, even)} |", flush=True)
 
 

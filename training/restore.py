@@ -85,9 +85,8 @@ class RestoreObjective(Objective):
     def _fill(self, net: Restorer, pictures: Pictures) -> None:
         variants = Variants(pictures, self.options.symmetries, self.options.seed)
         parts = variants.of(self._trained)
-        shown = tqdm(
-            parts, desc="banks", unit="part", leave=False, disable=None
-        )  # None: where nobody watches
+        unwatched = None  # tqdm is silent where its output is no terminal
+        shown = tqdm(parts, desc="banks", unit="part", leave=False, disable=unwatched)
         seen = (net.seen(net.reconstruct(variants.batch([i], net.usual.device)))[1] for i in shown)
         banked = ([levels[k] for k, _ in net.banked] for levels in seen)
         fill(net.banks, banked, len(parts), torch.Generator().manual_seed(self.options.seed))

@@ -129,7 +129,8 @@ class Cache:
         if not self.kept:
             return [f.half().float() for f in self._computed(indices)]  # as if they had been kept
         levels = zip(*(self.kept[i] for i in indices), strict=True)
-        return [torch.cat(level).to(self.device).float() for level in levels]
+        with torch.autocast(self.device.type, enabled=False):  # bfloat16's would refuse float16
+            return [torch.cat(level).to(self.device).float() for level in levels]
 
     def _computed(self, indices: Sequence[int]) -> Features:
         features: Features = self.network.backbone(self.pictures.batch(indices, self.device))

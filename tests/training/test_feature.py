@@ -123,6 +123,11 @@ def test_tokens_are_uncorrelated_and_centred(images: list[Path], options: TrainO
     assert off.abs().max() < 0.05 * covariance.diagonal().max()
 
 
+def test_it_learns_in_sixteen_bits_too(images: list[Path], options: TrainOptions, tmp_path: Path) -> None:
+    bundle = fit.train(images, tmp_path / "recipe", replace(options, precision="bfloat16"), progress=False)
+    assert np.isfinite(Engine(bundle, "cpu", threads=1).score(read_image(images[1])).score)
+
+
 def test_features_that_do_not_fit_into_memory_are_computed_again(
     images: list[Path], options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,13 +95,17 @@ class Objective:
                 loss = loss + o.entropy_weight * parts["entropy"]  # eq. 15
         return {"loss": loss, **parts}
 
+    def waking(self) -> float:
+        """Share of the steps after which the memory wakes, at the beginning of an epoch."""
+        return int(self.options.memory_after * self.epochs) / self.epochs
+
     def _rouse(self, network: Network, pictures: Pictures) -> None:
         """Let the memory sleep for the first epochs, then start it from k-means of what features have become.
 
         Slots that are there from the beginning cannot follow the features, which change most at first: a few
         win all tokens, and the others are never learned.
         """
-        memory, first = network.memory, int(self.options.memory_after * self.epochs) / self.epochs
+        memory, first = network.memory, self.waking()
         if memory is None or first == 0:
             return
         memory.asleep = self.done < first

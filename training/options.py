@@ -116,7 +116,7 @@ class TrainOptions:
     def preprocessing(self) -> Preprocessing:
         """Intensities in [-1, 1], the range of the decoder's tanh, or as the backbone was trained."""
         a = self.architecture
-        if a.backbone:
+        if a.method == "feature":
             mean, std = normalisation(a.backbone)
             return Preprocessing(size=a.size, roi=self.roi, mean=mean, std=std)
         return Preprocessing(size=a.size, roi=self.roi)

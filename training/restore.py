@@ -1,7 +1,9 @@
 """Training of the restore method: normal parts are damaged, and the network is to undo and to find it.
 
-First the autoencoder learns to restore. Then it stays as it is, and the head learns to judge what it changed;
-at once they would disturb each other, for what the head reads would not stay the same.
+First the autoencoder learns to restore: without its memory, then with one that starts from what its encoder
+has come to see of normal parts. From there on the encoder stays, or a few slots would win all that it sees.
+Then all of the autoencoder stays as it is, and the head learns to judge what it changed; at once they would
+disturb each other, for what the head reads would not stay the same.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from inspector.model.network import Network
-from inspector.model.restore import RARE, Restorer, strength
+from inspector.model.restore import RARE, MeanPart, Restorer, halved, strength
 from inspector.model.scoring import ssim_map
 from training import shapes
 from training.banks import fill, rounding, usual
@@ -31,6 +33,8 @@ from training.painting import Image, Mask, Painted, lying, painted
 from training.variants import Variants
 
 RESTORING = 0.2  # share of the steps in which the autoencoder learns
+SLEEPING = 0.5  # share of these in which it learns without its memory
+FAINT = 0.1  # of its usual start, of what the decoder adds to the mean part
 HEAD_RATE = 1.5  # the head's learning rate, in shares of the autoencoder's
 WARM_UP = 0.1  # share of the steps of each stage in which the learning rate rises
 WEIGHT_DECAY = 0.01
@@ -40,9 +44,10 @@ ALARMS = 5.0  # weight of false alarms
 FEW = 4.0  # damaged pixels, below which a spot counts for less
 FOCUS = 1.0  # the higher, the less do small false alarms cost
 PATIENCE = 0.5  # from 0 (all damage must be found) to 1 (what is hard to find is given up soon)
-PARTS = 200  # that the usual error is found from
+PARTS = 200  # that the mean part and the usual error are found from
 Corner = tuple[int, int]  # row and column
 SMALLEST = 32  # pixels a side of a piece, for smaller ones cannot be painted on
+WITHIN = 0.98  # of the tanh's range, the mean part
 SMOOTH = 9  # pixels a side over which the usual error is averaged
 
 
@@ -57,7 +62,23 @@ class RestoreObjective(Objective):
     def prepare(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """The memory's slots as for the paper's method; patches come from the parts trained on alone."""
         super().prepare(network, pictures, indices)
-        self._trained = indices
+        a = self.options.architecture
+        if (backbone := cast(Restorer, network).backbone) is not None:
+            backbone.load(a.backbone, self.options.backbone_weights, a.size)
+        net, rng = cast(Restorer, network), np.random.default_rng((self.options.seed, 9))
+        drawn, line = cast(MeanPart, net.decoder[-1]), cast(nn.ConvTranspose2d, net.decoder[-2])
+        with torch.no_grad():
+            mean, chosen = torch.zeros_like(drawn.typical), rng.permutation(np.asarray(indices))[:PARTS]
+            for index in chosen.tolist():
+                part, _ = self._part(pictures, index, rng)
+                mean += halved(_tensor([part], mean.device))[0] / len(chosen)
+            drawn.typical.copy_(mean.clamp(-WITHIN, WITHIN).atanh())
+            line.weight.mul_(FAINT)
+
+    def waking(self) -> float:
+        """In the first stage; 0 where there is no sleep."""
+        share = RESTORING * SLEEPING if self.options.memory_after else 0.0
+        return int(share * self.epochs) / self.epochs
 
     def go_on(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """The usual error is found anew, once the autoencoder has learned what is new."""
@@ -66,7 +87,7 @@ class RestoreObjective(Objective):
 
     @torch.no_grad()
     def finish(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
-        """Fill the banks with what the head sees on the parts trained on; find what is usual on others.
+        """Fill the banks with the features of the parts trained on; find what is usual on others.
 
         Where there are no others the head alone is read: a bank's distance of what it holds is but rounding.
         """
@@ -87,7 +108,7 @@ class RestoreObjective(Objective):
         parts = variants.of(self._trained)
         unwatched = None  # tqdm is silent where its output is no terminal
         shown = tqdm(parts, desc="banks", unit="part", leave=False, disable=unwatched)
-        seen = (net.seen(net.reconstruct(variants.batch([i], net.usual.device)))[1] for i in shown)
+        seen = (net.features(variants.batch([i], net.usual.device)) for i in shown)
         banked = ([levels[k] for k, _ in net.banked] for levels in seen)
         fill(net.banks, banked, len(parts), torch.Generator().manual_seed(self.options.seed))
 
@@ -114,13 +135,15 @@ class RestoreObjective(Objective):
         net = cast(Restorer, network)
         samples, corners = zip(*(self._sample(pictures, i, rng) for i in indices), strict=True)
         if self.done < RESTORING:
-            return self._restoring(net, samples)
+            return self._restoring(net, pictures, samples)
         if not net.judging:
             self._measure(net, pictures)
         return self._judging(net, samples, [corner for two in corners for corner in two])
 
-    def _restoring(self, net: Restorer, samples: Sequence[Painted]) -> dict[str, Tensor]:
+    def _restoring(self, net: Restorer, pictures: Pictures, samples: Sequence[Painted]) -> dict[str, Tensor]:
         o, device = self.options, net.usual.device
+        self._rouse(net, pictures)
+        net.encoder.requires_grad_(self.done < self.waking() or not self.waking())
         normal = _tensor([s.normal for s in samples], device)
         reconstruction = net.reconstruct(_tensor([s.damaged for s in samples], device))
         with torch.autocast(device.type, enabled=False):
@@ -143,10 +166,10 @@ class RestoreObjective(Objective):
             net.eval()  # the autoencoder stays as it is, the statistics of its normalisation too
             evidence = net.evidence(x, net.reconstruct(x).output.float())
             net.train(learning)
-        context, _ = net.overview(x, evidence)
+        context = net.overview(x, evidence)
         side = net.architecture.size
         piece, facts, around, where = (_cut(t, corners, side) for t in (x, evidence, context, mask))
-        logit, _ = net.detail(piece, facts, around)
+        logit = net.detail(piece, facts, around)
         with torch.autocast(device.type, enabled=False):
             fine = found_loss(logit.float(), F.avg_pool2d(where, 2))
             coarse = found_loss(context[:, :1].float() + RARE, F.avg_pool2d(mask, 4))

@@ -17,12 +17,15 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from inspector.errors import ModelError
 
 STRIDES = (8, 16, 32)  # of a CNN's stages, unless levels are named
 DEPTHS = (0.25, 0.5, 0.75)  # of a ViT's blocks
+DRAWN = "drawn"  # the backbone of our own, whose weights come with the package
+WEIGHTS = Path(__file__).with_name("drawn.safetensors")  # learned by `python -m training.pretrain`
 
 
 class Backbone(nn.Module):
@@ -45,7 +48,7 @@ class Backbone(nn.Module):
         self.model.prune_intermediate_layers(self.levels, prune_head=True)
         self.requires_grad_(requires_grad=False).eval()
         with torch.no_grad():
-            shapes = [f.shape for f in self._features(torch.zeros(1, 3, size, size))]
+            shapes = [f.shape for f in self.features(torch.zeros(1, 3, size, size))]
         self.channels = [int(shape[1]) for shape in shapes]
         self.sides = [int(shape[2]) for shape in shapes]
 
@@ -56,9 +59,10 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:
         """x: (B, 3, S, S), normalised -> features of each level, (B, C, H, W)."""
-        return self._features(x)
+        return self.features(x)
 
-    def _features(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The same for one that learns."""
         features: list[Tensor] = self.model.forward_intermediates(
             x, indices=self.levels, intermediates_only=True, output_fmt="NCHW"
         )
@@ -70,9 +74,10 @@ class Backbone(nn.Module):
         weights: a file (.safetensors, or a .pth state dict), or "" for timm's own download.
         """
         own = self.model.state_dict()
-        if weights:
+        if weights or name == DRAWN:
             whole = create(name, size)
-            whole.load_state_dict(fitted(whole, name, Path(weights), set(own)), strict=False)
+            file = Path(weights) if weights else WEIGHTS
+            whole.load_state_dict(fitted(whole, name, file, set(own)), strict=False)
         else:
             whole = _downloaded(name, size)
         self.model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in own})
@@ -80,6 +85,8 @@ class Backbone(nn.Module):
 
 def create(name: str, size: int, *, pretrained: bool = False) -> Any:
     """The timm model, without weights unless asked. Raises ModelError for a name or size that is refused."""
+    if name == DRAWN:
+        return _drawn()
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise ModelError(
@@ -96,6 +103,19 @@ def create(name: str, size: int, *, pretrained: bool = False) -> Any:
             f"backbone {name} gives no intermediate features in timm {timm.__version__}; take another"
         )
     return model
+
+
+def _drawn() -> Any:
+    """A small ResNet (He et al. 2016), one block a stage: as much as a CPU teaches in an hour or two."""
+    return ResNet(
+        BasicBlock,  # type: ignore[arg-type]  # timm means the class
+        (1, 1, 1, 1),
+        channels=(64, 128, 192, 256),
+        num_classes=0,
+        stem_type="deep_tiered",
+        stem_width=32,
+        avg_down=True,
+    )
 
 
 def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

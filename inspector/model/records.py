@@ -37,7 +37,7 @@ class Architecture:
     attention: bool = True
     slots: int = 500
     temperature: float = 0.05  # divides the cosine before the softmax; 1 is the paper as written
-    backbone: str = ""  # timm's name; the feature method alone has one, and no patch and heads of its own
+    backbone: str = ""  # timm's name or "drawn"; not of the paper's method; feature has no patch and heads
     bank: int = 0  # normal features kept in each bank to measure distances from; not of the paper's method
     scales: int = 1  # banks of each level, each over places twice as large as the one before
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
@@ -60,6 +60,10 @@ class Architecture:
         _require(
             self.heads > 0 and self.dim > 0 and self.dim % self.heads == 0,
             f"architecture.dim is {self.dim}: expected a positive multiple of the {self.heads} heads",
+        )
+        _require(
+            self.method != "restore" or not self.bank or bool(self.backbone),
+            "architecture.backbone is empty: the banks of restore hold features of one",
         )
         _require(self.bank >= 0, f"architecture.bank is {self.bank}: expected 0 (no bank) or more features")
         _require(self.scales > 0, f"architecture.scales is {self.scales}: expected 1 or more")
@@ -93,12 +97,11 @@ FEATURE_PRESETS: dict[str, Architecture] = {
     "tiny": replace(_FEATURE, size=256, dim=128, depth=2, slots=300, bank=1000),
 }
 
+_RESTORE = Architecture(method="restore", backbone="drawn", bank=1000, scales=3)
 RESTORE_PRESETS: dict[str, Architecture] = {
-    "paper": Architecture(method="restore", bank=2000, scales=3),
-    "small": Architecture(method="restore", size=256, dim=192, depth=2, heads=6, bank=1000, scales=3),
-    "tiny": Architecture(
-        method="restore", size=128, dim=128, depth=2, heads=4, slots=200, bank=500, scales=3
-    ),
+    "paper": replace(_RESTORE, bank=2000),
+    "small": replace(_RESTORE, size=256, dim=192, depth=2, heads=6),
+    "tiny": replace(_RESTORE, size=128, dim=128, depth=2, heads=4, slots=200, bank=500),
 }
 
 

@@ -3,12 +3,12 @@
 The autoencoder is the paper's at half the resolution, trained to give back the normal part when it is shown a
 damaged one; what it restores is smooth in any case. The head reads part and restored part (after DRAEM,
 Zavrtanik et al., ICCV 2021) in two U-Nets: one sees the whole part coarsely and knows where it looks, the
-other sees every detail and what the first one thought of its surroundings. All is learned from parts alone.
+other sees every detail and what the first one thought of its surroundings. All of these are learned from
+parts alone.
 
-The head knows painted damage only. But what it has learned to look at tells more than what it says: the
-distance of its features from banks of normal ones shows what was never painted (features of a network that
-was taught by cut and pasted pieces serve CutPaste so, Li et al., CVPR 2021). What it says counts as one of
-these errors.
+The head knows painted damage only. What was never painted shows in the distance of features from banks of
+normal ones (PatchCore, Roth et al., CVPR 2022), of a small backbone that has learned what surfaces have in
+common from drawn ones, and comes with the package. What the head says counts as one of these errors.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inspector.errors import ModelError
+from inspector.model.backbone import Backbone, normalisation
 from inspector.model.bank import MemoryBank, banked
 from inspector.model.network import Autoencoder, Reconstruction
 from inspector.model.records import Architecture, Scoring
@@ -31,26 +31,11 @@ from inspector.model.weighing import Weighing
 
 COARSE = (32, 64, 96, 128)  # channels at strides 4, 8, 16 and 32 of the input
 FINE = (24, 48, 96, 128)  # channels at strides 2, 4, 8 and 16
-PLACES = 8  # pixels of the input a side of the smallest place that is compared
 CONTEXT = 8  # channels that the coarse net hands to the fine one, its logit among them
 FLOOR = 0.3  # share of the mean variation that a place has at least
 UNUSUAL = (-4.0, 12.0)  # standard deviations beyond which more says no more
+LOUD = 12.0  # standard deviations beyond which an error grows as its logarithm
 RARE = -3.0  # about the logit before anything is learned: few pixels are damaged
-
-
-class Seen(NamedTuple):
-    """What the head sees at one level of one of its nets; stride in pixels of the input."""
-
-    net: str
-    level: int
-    stride: int
-    channels: int
-
-
-SEEN = (  # what has banks
-    *(Seen("coarse", k, 4 << k, COARSE[k]) for k in (1, 2)),
-    *(Seen("fine", k, 2 << k, FINE[k]) for k in (1, 2, 3)),
-)
 
 
 class UNet(nn.Module):
@@ -66,15 +51,16 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_unit(a, a) for a, _ in steps)
         self.out = nn.Conv2d(first, out, 3, padding=1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """See the class; and what it sees at each of its strides, finest first."""
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         levels = [self.stem(x.contiguous(memory_format=torch.channels_last))]
         for down in self.down:
             levels.append(down(levels[-1]))
         z = levels[-1]
         for narrow, up, skip in zip(reversed(self.narrow), reversed(self.up), levels[-2::-1], strict=True):
             z = up(skip + F.interpolate(narrow(z), skip.shape[-2:], mode="bilinear", align_corners=False))
-        return self.out(z), levels
+        out: Tensor = self.out(z)
+        return out
 
 
 def _unit(before: int, after: int, stride: int = 1) -> nn.Sequential:
@@ -85,16 +71,35 @@ def _unit(before: int, after: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+class MeanPart(nn.Module):
+    """The last step of the decoder: what it draws is added to the mean part, (B, 3, h, w) -> (-1, 1).
+
+    Parts that lie alike are restored from the first step on, and what is drawn are their differences.
+    """
+
+    typical: Tensor  # (3, h, w) the mean of normal parts, before the tanh
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.register_buffer("typical", torch.zeros(3, side, side))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return torch.tanh(self.typical + x)
+
+
 class Restorer(Autoencoder, Weighing):
     """The paper's autoencoder and the head. Its preprocessing must map intensities to [-1, 1].
 
-    Errors are the damage that the head sees, then the distances of its features from the banks.
+    Errors are the damage that the head sees, then the distances of the backbone's features from the banks.
     """
 
     usual: Tensor  # (S/2, S/2) mean error of normal parts at each place
     variation: Tensor  # (S/2, S/2) its standard deviation
     judging: Tensor  # () bool, whether these two are found
     where: Tensor  # (1, 2, S/4, S/4) row and column, from -1 to 1
+    mean: Tensor  # (1, 3, 1, 1) what the backbone takes for 0, in [-1, 1]
+    std: Tensor  # (1, 3, 1, 1) and for 1 more
 
     def __init__(self, architecture: Architecture):
         a = architecture
@@ -105,11 +110,13 @@ class Restorer(Autoencoder, Weighing):
         super().__init__(replace(a, size=a.size // 2, patch=a.patch // 2))
         self.architecture = a
         half = a.size // 2
+        self.decoder[-1] = MeanPart(half)
         self.coarse = UNet(4 * 7 + 2, COARSE, CONTEXT)
         self.fine = UNet(4 * 6 + 1 + CONTEXT, FINE, 1)
-        sides = [a.size // max(one.stride, PLACES) for one in SEEN]
-        self.banked = banked(sides, a.scales) if a.bank else []
-        self.banks = nn.ModuleList(MemoryBank(a.bank, SEEN[k].channels, side) for k, side in self.banked)
+        self.backbone = Backbone(a.backbone, a.levels, a.size) if a.backbone and a.bank else None
+        sides, channels = (self.backbone.sides, self.backbone.channels) if self.backbone else ([], [])
+        self.banked = banked(sides, a.scales)
+        self.banks = nn.ModuleList(MemoryBank(a.bank, channels[k], side) for k, side in self.banked)
         self.weigh(1 + len(self.banks))
         self.register_buffer("usual", torch.zeros(half, half))
         self.register_buffer("variation", torch.ones(half, half))
@@ -118,6 +125,10 @@ class Restorer(Autoencoder, Weighing):
         self.register_buffer(
             "where", torch.stack(torch.meshgrid(line, line, indexing="ij"))[None], persistent=False
         )
+        for name, values in zip(("mean", "std"), normalisation(a.backbone), strict=True):
+            at_zero = -1 if name == "mean" else 0
+            scale = torch.tensor([2 * v + at_zero for v in values]).view(1, 3, 1, 1)
+            self.register_buffer(name, scale, persistent=False)
         self.to(memory_format=torch.channels_last)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -141,45 +152,51 @@ class Restorer(Autoencoder, Weighing):
         unusual = ((strong - self.usual) / (self.variation + floor)).clamp(*UNUSUAL)
         return torch.cat([unshuffled(change), unusual], dim=1)
 
-    def overview(self, x: Tensor, evidence: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What the coarse net thinks of x and evidence, (B, CONTEXT, S/4, S/4), and what it sees."""
+    def overview(self, x: Tensor, evidence: Tensor) -> Tensor:
+        """What the coarse net thinks of x and evidence, (B, CONTEXT, S/4, S/4)."""
         change = evidence[:, :12].reshape(len(x), 3, 4, *evidence.shape[2:]).mean(dim=2)  # of 2 x 2 pixels
         seen = unshuffled(torch.cat([halved(x), change, evidence[:, 12:]], dim=1))
-        context: tuple[Tensor, list[Tensor]] = self.coarse(
-            beside(seen, self.where.expand(len(x), -1, -1, -1))
-        )
+        context: Tensor = self.coarse(beside(seen, self.where.expand(len(x), -1, -1, -1)))
         return context
 
-    def detail(self, x: Tensor, evidence: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logit of damage, of the whole part or a piece of all three, (B, 1, S/2, S/2), and what is seen."""
-        logit, seen = self.fine(beside(unshuffled(x), evidence, enlarged(context, 2)))
-        return logit + RARE, seen
+    def detail(self, x: Tensor, evidence: Tensor, context: Tensor) -> Tensor:
+        """Logit of damage, of the whole part or a piece of all three, (B, 1, S/2, S/2)."""
+        logit: Tensor = self.fine(beside(unshuffled(x), evidence, enlarged(context, 2))) + RARE
+        return logit
 
     def sources(self) -> list[str]:
-        """What the errors come from, in their order."""
-        places = [(SEEN[k], side) for k, side in self.banked]
-        banks = [f"bank, {one.net} net, stride {one.stride}, {side} x {side}" for one, side in places]
-        return ["damage seen by the head", *banks]
+        """What the errors come from, in their order; a level is one of the backbone's."""
+        levels = self.backbone.levels if self.backbone else []
+        return ["damage seen by the head", *(f"bank, level {levels[k]}, {s} x {s}" for k, s in self.banked)]
 
-    def seen(self, reconstruction: Reconstruction) -> tuple[Tensor, list[Tensor]]:
-        """Logit of damage, (B, S/2, S/2), and those levels of the head that have banks: (B, C, h, w) each."""
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What is compared with the banks: (B, 3, S, S) -> (B, C, side, side) of each level."""
+        if self.backbone is None:
+            return []
+        features: list[Tensor] = self.backbone((x - self.mean) / self.std)
+        return [f.float() for f in features]
+
+    def damage(self, reconstruction: Reconstruction) -> Tensor:
+        """Logit of damage, (B, S/2, S/2)."""
         x, y = reconstruction.target.float(), reconstruction.output.float()
         evidence = self.evidence(x, y)
-        context, far = self.overview(x, evidence)
-        logit, near = self.detail(x, evidence, context)
-        nets = {"coarse": far, "fine": near}
-        levels = [nets[one.net][one.level].float() for one in SEEN] if len(self.banks) else []
-        return logit[:, 0].float(), levels
+        return self.detail(x, evidence, self.overview(x, evidence))[:, 0].float()
 
     def errors(self, reconstruction: Reconstruction) -> list[Tensor]:
         """Softplus of the logit, above 0 everywhere and like the logit where that is high, (B, S/2, S/2); the
         distance from each bank, (B, side, side).
         """
-        logit, levels = self.seen(reconstruction)
-        with torch.autocast(logit.device.type, enabled=False):  # small distances are lost in 16 bits
-            banks = [(self.banks[k - 1], self.banked[k - 1][0]) for k in self.read if k > 0]
-            distances = [bank(levels[level]) for bank, level in banks]
-        return [F.softplus(logit), *distances] if 0 in self.read else distances
+        errors = [F.softplus(self.damage(reconstruction))] if 0 in self.read else []
+        read = [k - 1 for k in self.read if k > 0]
+        levels = self.features(reconstruction.target) if read else []
+        with torch.autocast(reconstruction.target.device.type, enabled=False):  # 16 bits lose small distances
+            return errors + [self.banks[k](levels[self.banked[k][0]]) for k in read]
+
+    def unusual(self, errors: Sequence[Tensor]) -> list[Tensor]:
+        """Standard deviations above the usual error, beyond LOUD their logarithm: a coarse error that hardly
+        varies on good parts would drown the place that finer ones tell.
+        """
+        return [quieter(z) for z in super().unusual(errors)]
 
     def errors_of(self, x: Tensor) -> list[Tensor]:
         """See errors(), of a picture."""
@@ -193,6 +210,11 @@ class Restorer(Autoencoder, Weighing):
 def strength(change: Tensor) -> Tensor:
     """Mean size of the change round each place: (B, 3, h, w) -> (B, 1, h, w)."""
     return blur(change.abs().mean(dim=1, keepdim=True), 1.0, 3)
+
+
+def quieter(z: Tensor) -> Tensor:
+    """As it is up to LOUD, from there on LOUD + log(1 + z - LOUD): any shape -> the same."""
+    return z.clamp(max=LOUD) + (z - LOUD).clamp(min=0).log1p()
 
 
 def halved(x: Tensor) -> Tensor:

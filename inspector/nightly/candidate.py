@@ -65,7 +65,7 @@ def options(night: Night, active: Bundle) -> TrainOptions:
     )
     if method == active.architecture.method:
         options = replace(options, architecture=active.architecture, scoring=active.scoring)
-        if method == "feature":
+        if active.architecture.backbone:
             options = replace(options, backbone_weights=str(_backbone(night, active)))
     if warm(night, active) is not None:
         options = replace(

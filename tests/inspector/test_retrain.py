@@ -36,9 +36,12 @@ from inspector.judges import active_bundle, open_engine
 from inspector.model import bundle as bundles
 from inspector.model import store
 from inspector.model.engine import Engine
+from inspector.model.network import build
+from inspector.model.records import Preprocessing, Scoring, preset
 from inspector.models import activate, listing, rollback
 from inspector.nightly import candidate, collect, commissioning, golden, priority, retrain, second_look
-from inspector.settings import load
+from inspector.settings import CameraSettings, Folder, Recipe, Settings, load
+from inspector.settings import Station as StationSettings
 from tests.inspector.nightly_station import draw, inspect, part, prepare
 from tests.station import Station
 from training.data import read_image
@@ -475,3 +478,31 @@ def test_kill_9_at_any_moment_leaves_the_active_bundle_whole_and_the_next_run_cl
     assert not [path for path in models(station).iterdir() if path.name.startswith(".new")]
     with_gate = {path.parent.name for path in models(station).glob("reports/*/gate.json")}
     assert with_gate <= {one.id for one in bundles.listing(models(station))}
+
+
+@pytest.mark.parametrize("method", ["restore", "feature"])
+def test_a_night_takes_the_backbone_of_the_active_bundle(tmp_path, method):
+    """The package's weights may be others by then, and a downloaded file may be gone."""
+    small = {"size": 64, "dim": 16, "depth": 1, "heads": 2, "slots": 10, "bank": 6, "backbone": "drawn"}
+    architecture = replace(preset("tiny", method), **small)
+    network = build(architecture)
+    bundle = bundles.write(
+        tmp_path / "models" / "part",
+        network.state_dict(),
+        architecture,
+        Preprocessing(size=64),
+        Scoring(),
+        provenance={},
+    )
+    line = CameraSettings(name="cam", recipe="part", folder=Folder(path=tmp_path))
+    settings = Settings(
+        station=StationSettings(name="night", data=tmp_path),
+        camera=(line,),
+        recipe={"part": Recipe(method=method)},
+    )
+    found = candidate.options(candidate.Night(settings, "part", seed=0), bundle)
+    assert found.architecture == architecture
+    other = build(architecture)
+    other.backbone.load("drawn", found.backbone_weights, 64)
+    for name, tensor in network.backbone.state_dict().items():
+        assert torch.equal(other.backbone.state_dict()[name], tensor), name

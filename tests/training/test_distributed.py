@@ -30,7 +30,9 @@ PAPER = replace(  # 10 parts: batches of 2 + 1, and a last one that is too small
     test_fit.OPTIONS, batch=3, memory_after=0.4, learning_rate=2e-4
 )
 RESTORE = replace(
-    PAPER, architecture=replace(test_fit.TINY, method="restore", size=64, bank=20, scales=2), batch=4
+    PAPER,
+    architecture=replace(test_fit.TINY, method="restore", size=64, backbone="drawn", bank=20, scales=2),
+    batch=4,
 )
 FEATURE = replace(PAPER, architecture=test_feature.TINY, batch=4, symmetries=("flip-x",))
 

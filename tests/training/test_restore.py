@@ -10,19 +10,31 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from inspector.errors import TrainingError
 from inspector.model import bundle as bundles
 from inspector.model.engine import Engine
 from inspector.model.network import Network, build
 from inspector.model.records import Architecture
-from inspector.model.restore import Restorer
+from inspector.model.restore import Restorer, halved
 from training.data import Pictures, list_images, read_image
 from training.fit import train
 from training.options import TrainOptions
-from training.restore import RESTORING, RestoreObjective, found_loss
+from training.restore import RESTORING, SLEEPING, RestoreObjective, found_loss
 
-TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10, bank=50, scales=2)
+TINY = Architecture(
+    method="restore",
+    size=64,
+    patch=8,
+    dim=16,
+    depth=1,
+    heads=2,
+    slots=10,
+    backbone="drawn",
+    bank=50,
+    scales=2,
+)
 OPTIONS = TrainOptions(
     architecture=TINY, epochs=2, batch=4, learning_rate=2e-3, held_out=0.2, device="cpu", threads=1
 )
@@ -77,26 +89,31 @@ def test_it_finds_damage_on_parts_it_has_not_seen(images: list[Path], tmp_path: 
         assert np.hypot(*(np.array(np.unravel_index(found.map.argmax(), found.map.shape)) - [31, 33])) < 10
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])  # of 4; the first restores, the others judge
+@pytest.mark.parametrize(
+    ("epochs", "step"),  # of two steps each; of 2 the first restores, of 40 the first 8, of these 4 asleep
+    [(2, 1), (2, 2), (2, 3), (20, 3), (20, 6)],
+)
 def test_a_stopped_run_ends_as_one_that_was_not(
-    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, step: int
 ) -> None:
-    whole = train(images, tmp_path / "whole", OPTIONS, progress=False)
+    options = replace(OPTIONS, epochs=epochs)
+    whole = train(images, tmp_path / "whole", options, progress=False)
     with monkeypatch.context() as patch:
         stop_at(patch, step)
-        with pytest.raises(TrainingError, match=f"step {step} of 4"):
-            train(images, tmp_path / "pieces", OPTIONS, progress=False)
-    pieces = train(images, tmp_path / "pieces", OPTIONS, progress=False)
+        with pytest.raises(TrainingError, match=f"step {step} of {2 * epochs}"):
+            train(images, tmp_path / "pieces", options, progress=False)
+    pieces = train(images, tmp_path / "pieces", options, progress=False)
     assert pieces.weights_sha256 == whole.weights_sha256
 
 
-def learns(images: list[Path], done: float) -> tuple[Restorer, set[str]]:
+def learns(images: list[Path], done: float, epochs: int = 2) -> tuple[Restorer, set[str]]:
     """The network after the losses of one batch, and the parts of it that these teach."""
     torch.manual_seed(0)
     network = build(TINY).train()
     assert isinstance(network, Restorer)
-    pictures = Pictures(images, OPTIONS.preprocessing())
-    objective = RestoreObjective(OPTIONS)
+    options = replace(OPTIONS, epochs=epochs)
+    pictures = Pictures(images, options.preprocessing())
+    objective = RestoreObjective(options)
     objective.prepare(network, pictures, range(8))
     network.train()
     objective.done = done
@@ -118,6 +135,36 @@ def test_first_the_autoencoder_learns_then_the_head(images: list[Path]) -> None:
     still = {n: b for n, b in network.named_buffers() if n.startswith("decoder") and "running_mean" in n}
     assert all(torch.equal(b, torch.zeros_like(b)) for b in still.values())
     assert not all(torch.equal(before[n], b) for n, b in still.items())
+
+
+def test_the_memory_wakes_knowing_what_the_encoder_sees_which_then_stays(images: list[Path]) -> None:
+    network, taught = learns(images, 0.0, epochs=20)
+    assert network.memory is not None
+    assert network.memory.asleep
+    assert taught == {"encoder", "bottleneck", "decoder"}
+    assert network.memory.slots.grad is None
+    before = network.memory.slots.clone()
+    network, taught = learns(images, RESTORING * SLEEPING, epochs=20)
+    assert network.memory is not None
+    assert not network.memory.asleep
+    assert taught == {"bottleneck", "decoder"}
+    assert not torch.equal(network.memory.slots, before)
+    _, taught = learns(images, 0.5, epochs=20)
+    assert taught == {"coarse", "fine"}
+
+
+def test_at_first_it_draws_the_mean_part(images: list[Path]) -> None:
+    torch.manual_seed(0)
+    network = build(TINY).eval()
+    assert isinstance(network, Restorer)
+    pictures = Pictures(images, OPTIONS.preprocessing())
+    RestoreObjective(OPTIONS).prepare(network, pictures, range(10))
+    parts = pictures.batch(range(10), torch.device("cpu"))
+    with torch.no_grad():
+        drawn = network.reconstruct(parts).output
+    mean = F.interpolate(halved(parts.mean(dim=0, keepdim=True)), 64, mode="bilinear")
+    alike = torch.corrcoef(torch.stack([drawn[0].flatten(), mean.flatten()]))[0, 1]
+    assert alike > 0.95
 
 
 def test_banks_and_weights_are_found_at_the_end(images: list[Path], tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from inspector.errors import ModelError
+from inspector.model.backbone import normalisation
 from inspector.model.network import build
 from inspector.model.records import RESTORE_PRESETS, Architecture, Scoring, preset
-from inspector.model.restore import UNUSUAL, Restorer, strength
+from inspector.model.restore import LOUD, UNUSUAL, MeanPart, Restorer, quieter, strength
 
 TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10)
 
@@ -64,13 +65,42 @@ def test_the_strength_of_a_change_does_not_depend_on_its_sign() -> None:
     assert strength(change).shape == (2, 1, 16, 16)
 
 
+def test_what_is_drawn_is_added_to_the_mean_part() -> None:
+    drawn, mean = MeanPart(8), torch.rand(3, 8, 8) - 0.5
+    drawn.typical.copy_(mean.atanh())
+    torch.testing.assert_close(drawn(torch.zeros(2, 3, 8, 8)), mean.expand(2, -1, -1, -1))
+    assert (drawn(torch.full((1, 3, 8, 8), 0.2)) > mean).all()
+
+
+def test_beyond_the_loudest_an_error_grows_slowly_and_never_falls() -> None:
+    z = torch.tensor([-3.0, 0.0, LOUD, LOUD + 1, 1e6])
+    quiet = quieter(z)
+    torch.testing.assert_close(quiet[:3], z[:3])
+    assert (quiet.diff() > 0).all()
+    assert quiet[4] < 3 * LOUD
+    assert quieter(torch.tensor([float("nan")])).isnan().all()  # never a pass
+
+
+def test_one_coarse_error_that_never_varies_does_not_drown_the_place() -> None:
+    network = restorer(replace(TINY, backbone="drawn", bank=20, scales=1))
+    network.centre.zero_()
+    network.spread.fill_(1)
+    network.spread[3] = 1e-6
+    network.weight.copy_(torch.tensor([0.3, 0.0, 0.0, 0.7]))
+    head, coarse = torch.zeros(1, 32, 32), torch.full((1, 2, 2), 0.1)
+    head[0, 5, 20], coarse[0, 1, 1] = 500.0, 0.11
+    errors = [head, *(torch.zeros(1, side, side) for _, side in network.banked[:-1]), coarse]
+    row, column = divmod(int(network.weighed(errors).argmax()), 64)
+    assert (row // 2, column // 2) == (5, 20)
+
+
 def test_a_piece_is_judged_as_the_whole_is_away_from_its_border() -> None:
     network = restorer(replace(TINY, size=256))
     x = torch.rand(1, 3, 256, 256) * 2 - 1
     evidence = network.evidence(x, x * 0.9)
-    context, _ = network.overview(x, evidence)
-    whole, _ = network.detail(x, evidence, context)
-    piece, _ = network.detail(x[..., 64:192, 64:192], evidence[..., 32:96, 32:96], context[..., 16:48, 16:48])
+    context = network.overview(x, evidence)
+    whole = network.detail(x, evidence, context)
+    piece = network.detail(x[..., 64:192, 64:192], evidence[..., 32:96, 32:96], context[..., 16:48, 16:48])
     torch.testing.assert_close(piece[..., 30:34, 30:34], whole[..., 62:66, 62:66], atol=1e-3, rtol=0)
 
 
@@ -85,9 +115,30 @@ def test_a_bundle_s_weights_hold_all_that_was_found() -> None:
 
 def test_its_presets_are_its_own() -> None:
     assert preset("small", "restore") == RESTORE_PRESETS["small"]
-    assert preset("paper", "restore") == replace(preset("paper"), method="restore", bank=2000, scales=3)
+    assert preset("paper", "restore") == replace(
+        preset("paper"), method="restore", backbone="drawn", bank=2000, scales=3
+    )
     with pytest.raises(ModelError, match="preset 'huge'"):
         preset("huge", "restore")
+
+
+def test_the_backbone_sees_the_part_as_it_was_taught_to() -> None:
+    network = restorer(replace(TINY, backbone="drawn", bank=20, scales=1))
+    assert network.backbone is not None
+    intensities = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in normalisation("drawn"))
+    wanted = network.backbone((intensities - mean) / std)
+    for seen, level in zip(network.features(2 * intensities - 1), wanted, strict=True):
+        torch.testing.assert_close(seen, level, rtol=1e-4, atol=1e-5)
+    assert network.sources() == [
+        "damage seen by the head",
+        *(f"bank, level {k}, {side} x {side}" for k, side in ((2, 8), (3, 4), (4, 2))),
+    ]
+
+
+def test_banks_without_a_backbone_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"architecture\.backbone is empty: the banks of restore"):
+        replace(TINY, bank=20)
 
 
 def test_a_patch_that_cannot_be_halved_is_refused() -> None:
@@ -95,20 +146,19 @@ def test_a_patch_that_cannot_be_halved_is_refused() -> None:
         restorer(replace(TINY, patch=2))
 
 
-def test_the_banks_measure_what_the_head_sees_on_each_scale() -> None:
-    network = restorer(replace(TINY, bank=20, scales=2))
-    sides = [8, 4, 8, 8, 4]  # of strides 8, 16 and 4, 8, 16, none finer than 8 pixels
-    assert [side for _, side in network.banked] == sides + [side // 2 for side in sides]
+def test_the_banks_measure_what_the_backbone_sees_on_each_scale() -> None:
+    network = restorer(replace(TINY, backbone="drawn", bank=20, scales=2))
+    assert [side for _, side in network.banked] == [8, 4, 2, 4, 2, 1]
     errors = network.errors_of(torch.rand(2, 3, 64, 64))
     assert [tuple(e.shape) for e in errors] == [(2, 32, 32), *((2, side, side) for _, side in network.banked)]
     assert len(network.sources()) == len(errors)
-    assert network.sources()[-1] == "bank, fine net, stride 16, 2 x 2"
+    assert network.sources()[-1] == "bank, level 4, 1 x 1"
 
 
 def test_what_has_no_weight_is_not_computed() -> None:
-    network = restorer(replace(TINY, bank=20, scales=1))
+    network = restorer(replace(TINY, backbone="drawn", bank=20, scales=1))
     x = torch.rand(1, 3, 64, 64)
-    network.weight.copy_(torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0, 0.0]))
+    network.weight.copy_(torch.tensor([0.0, 0.5, 0.0, 0.5]))
     whole = network.anomaly_map(x, Scoring())
     network.for_inference()
     assert network.read == [1, 3]

@@ -1,0 +1,180 @@
+"""Learn the weights of the backbone "drawn" from drawn surfaces: `python -m training.pretrain --out FILE`.
+
+No photograph is needed and none is used. Every run resumes where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from math import cos, pi
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+
+from inspector.errors import ModelError, TrainingError
+from inspector.model.backbone import DRAWN, Backbone
+from training import checkpoint
+from training.environment import versions
+from training.episodes import PLAIN, SHOWN, Batch, batch, episode_loss, patterns_loss
+from training.fields import SIDE
+from training.patterns import Pattern
+
+LEVELS = (2, 3, 4)  # strides 8, 16 and 32
+RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 300, 0.02  # the second in steps
+KEPT = 500  # steps from checkpoint to checkpoint
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m training.pretrain", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument("--work", type=Path, default=Path("pretraining"), help="pictures and checkpoint")
+    parser.add_argument("--patterns", type=int, default=6000, help="kinds of surfaces")
+    parser.add_argument("--instances", type=int, default=12, help="pictures of each")
+    parser.add_argument("--steps", type=int, default=18_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw and damage pictures")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(given)
+    torch.set_num_threads(args.threads)
+    try:
+        pretrain(args)
+    except (TrainingError, ModelError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def pretrain(args: argparse.Namespace) -> None:
+    """Draw, learn, write. Raises TrainingError."""
+    drawn = surfaces(args.work, args.patterns, args.instances, args.workers)
+    torch.manual_seed(args.seed)
+    network = Pupil(args.patterns)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    folder = args.work / f"seed{args.seed}-{args.patterns}x{args.instances}-{args.steps}"
+    progress = checkpoint.load(folder, network, optimizer)
+    begun, before = time.monotonic(), progress.seconds
+    source = Lessons(drawn, args.seed, progress.step, args.steps)
+    loader = DataLoader(
+        source, batch_size=None, num_workers=args.workers, prefetch_factor=4, multiprocessing_context="spawn"
+    )
+    with tqdm(total=args.steps, initial=progress.step, desc="pretraining", unit="step", disable=None) as bar:
+        for lesson in loader:
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * rate(progress.step, args.steps)
+            losses = network.losses(lesson)
+            optimizer.zero_grad()
+            losses["loss"].backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            progress.step += 1
+            for name, loss in losses.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + loss.item()
+            bar.update()
+            if progress.step % KEPT == 0 or progress.step == args.steps:
+                progress.seconds = before + time.monotonic() - begun
+                steps = (progress.step - 1) % KEPT + 1
+                progress.curve.append({k: v / steps for k, v in progress.sums.items()})
+                bar.write(f"{progress.step}: {progress.curve[-1]}", file=sys.stderr)
+                progress.sums = {}
+                checkpoint.save(folder, network, optimizer, progress)
+    write(network.backbone, args, progress)
+
+
+def rate(step: int, steps: int) -> float:
+    """Factor of the learning rate: a short rise, then half a cosine."""
+    return min(1.0, step / WARM_UP + 0.01) * (0.5 + 0.5 * cos(pi * step / steps))
+
+
+class Pupil(nn.Module):
+    """The backbone, learning, and at each of its levels a guess at the pattern."""
+
+    def __init__(self, patterns: int):
+        super().__init__()
+        self.backbone = Backbone(DRAWN, LEVELS, SHOWN)
+        self.backbone.requires_grad_(requires_grad=True)
+        self.heads = nn.ModuleList(nn.Linear(c, patterns) for c in self.backbone.channels)
+        self.to(memory_format=torch.channels_last)
+
+    def losses(self, lesson: Batch) -> dict[str, Tensor]:
+        """Of one batch; "loss" is the one to minimise."""
+        self.backbone.model.train()
+        x = lesson.pictures.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            levels = self.backbone.features(x)
+        levels = [f.float() for f in levels]
+        logits = [head(f[:PLAIN].mean(dim=(2, 3))) for head, f in zip(self.heads, levels, strict=True)]
+        told = patterns_loss(logits, lesson.patterns)
+        found = torch.stack([episode_loss(f[PLAIN:], lesson.masks) for f in levels]).sum()
+        right = (logits[-1].argmax(dim=1) == lesson.patterns).float().mean()
+        return {"loss": told + found, "patterns": told, "episodes": found, "right": right}
+
+
+class Lessons(IterableDataset[Batch]):
+    """Batches, each drawn from its own seed: those left of a resumed run are the same."""
+
+    def __init__(self, drawn: Path, seed: int, first: int, end: int):
+        self.drawn, self.seed, self.first, self.end = drawn, seed, first, end
+
+    def __iter__(self) -> Iterator[Batch]:
+        cv2.setNumThreads(1)
+        drawn = np.load(self.drawn, mmap_mode="r")
+        worker = torch.utils.data.get_worker_info()
+        start, stride = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
+        for step in range(start, self.end, stride):
+            yield batch(drawn, np.random.default_rng((self.seed, 11, step)))
+
+
+def surfaces(work: Path, patterns: int, instances: int, workers: int) -> Path:
+    """(patterns, instances, SIDE, SIDE, 3) uint8 in a file, drawn unless it is there and whole."""
+    path = work / f"surfaces-{patterns}x{instances}.npy"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        out = np.lib.format.open_memmap(fresh, "w+", np.uint8, (patterns, instances, SIDE, SIDE, 3))
+        with ProcessPoolExecutor(workers, get_context("spawn"), _alone) as pool:
+            drawn = pool.map(_draw, range(patterns), [instances] * patterns, chunksize=8)
+            for k, images in enumerate(tqdm(drawn, "surfaces", patterns, unit="pattern", disable=None)):
+                out[k] = images
+        out.flush()
+        fresh.replace(path)
+    return path
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _draw(number: int, instances: int) -> NDArray[np.uint8]:
+    pattern = Pattern(number)
+    return np.stack([pattern.draw(k) for k in range(instances)])
+
+
+def write(backbone: Backbone, args: argparse.Namespace, progress: checkpoint.Progress) -> None:
+    """The weights as float16, with what they were made by in the file's header."""
+    tensors = {
+        name: (t.half() if t.is_floating_point() else t).contiguous()
+        for name, t in backbone.model.state_dict().items()
+    }
+    asked = {k: str(v) for k, v in vars(args).items() if k not in ("out", "work", "workers", "threads")}
+    last = {k: f"{v:.4f}" for k, v in progress.curve[-1].items()} if progress.curve else {}
+    about = asked | {f"last_{k}": v for k, v in last.items()} | {"seconds": f"{progress.seconds:.0f}"}
+    about |= {name: str(version) for name, version in versions().items()}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(tensors, args.out, metadata=about)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,7 @@ Fisher's discriminant with errors taken for independent (Dudoit et al., JASA 200
 for. What the errors do together may speak for other weights. But the parts are few, and synthetic defects are
 not the real ones: of the blends that do as well within one standard error the one nearest to the discriminant
 is taken (Breiman et al., Classification and Regression Trees, 1984). An error that was itself taught by
-synthetic defects is not judged by them.
+synthetic defects on these parts is not judged by them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GAIN = 1e-4  # what a change must be worth
 STEPS = (0.0, 0.25, 0.5, 0.75)  # of the way from the discriminant to the best ones
 PRIOR = 15  # parts that the errors' mean variance is worth beside the variance found of each
 RESAMPLED = 200  # times, for the standard error
-TAUGHT = 2.0  # what an error that was taught by synthetic damage counts beside all others
+TAUGHT = 1.0  # what an error that was taught by synthetic damage counts beside all others together
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Learn the weights of the backbone "drawn" from drawn surfaces: `python -m training.pretrain --out FILE`.
 
-No photograph is needed and none is used. Every run resumes where it was stopped.
+No photograph is needed and none is used. A run that was stopped goes on from its latest checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from inspector.errors import ModelError, TrainingError
 from inspector.model.backbone import DRAWN, Backbone
 from training import checkpoint
 from training.environment import versions
-from training.episodes import PLAIN, SHOWN, Batch, batch, episode_loss, patterns_loss
+from training.episodes import EACH, EPISODES, PLAIN, SHOWN, Batch, batch, episode_loss, patterns_loss
 from training.fields import SIDE
 from training.patterns import Pattern
 
@@ -40,7 +41,9 @@ def main(given: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m training.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    parser.add_argument("--work", type=Path, default=Path("pretraining"), help="pictures and checkpoint")
+    parser.add_argument(
+        "--work", type=Path, default=Path("pretraining"), help="pictures, 2 GB, and checkpoint"
+    )
     parser.add_argument("--patterns", type=int, default=6000, help="kinds of surfaces")
     parser.add_argument("--instances", type=int, default=12, help="pictures of each")
     parser.add_argument("--steps", type=int, default=18_000)
@@ -48,13 +51,24 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and damage pictures")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(given)
-    torch.set_num_threads(args.threads)
     try:
+        check(args)
+        torch.set_num_threads(args.threads)
         pretrain(args)
-    except (TrainingError, ModelError, OSError) as error:
+    except (TrainingError, ModelError, OSError, safetensors.SafetensorError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises TrainingError for numbers that nothing can be learned with, or a file that cannot be one."""
+    least = {"patterns": EPISODES, "instances": EACH, "steps": 1, "seed": 0, "workers": 1, "threads": 1}
+    for name, lowest in least.items():
+        if getattr(args, name) < lowest:
+            raise TrainingError(f"--{name} is {getattr(args, name)}: expected {lowest} or more")
+    if args.out.is_dir():
+        raise TrainingError(f"--out {args.out} is a folder: expected a file to write")
 
 
 def pretrain(args: argparse.Namespace) -> None:
@@ -173,7 +187,10 @@ def write(backbone: Backbone, args: argparse.Namespace, progress: checkpoint.Pro
     about = asked | {f"last_{k}": v for k, v in last.items()} | {"seconds": f"{progress.seconds:.0f}"}
     about |= {name: str(version) for name, version in versions().items()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(tensors, args.out, metadata=about)
+    fresh = args.out.with_suffix(".new")
+    safetensors.torch.save_file(tensors, fresh, metadata=about)
+    fresh.chmod(0o644)
+    fresh.replace(args.out)
 
 
 if __name__ == "__main__":

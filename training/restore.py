@@ -60,7 +60,10 @@ class RestoreObjective(Objective):
         self._trained: Sequence[int] = ()
 
     def prepare(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
-        """The memory's slots as for the paper's method; patches come from the parts trained on alone."""
+        """The backbone's weights, the memory's slots as for the paper's method, the mean part.
+
+        Patches come from the parts trained on alone. Raises ModelError.
+        """
         super().prepare(network, pictures, indices)
         a = self.options.architecture
         if (backbone := cast(Restorer, network).backbone) is not None:
@@ -143,7 +146,8 @@ class RestoreObjective(Objective):
     def _restoring(self, net: Restorer, pictures: Pictures, samples: Sequence[Painted]) -> dict[str, Tensor]:
         o, device = self.options, net.usual.device
         self._rouse(net, pictures)
-        net.encoder.requires_grad_(self.done < self.waking() or not self.waking())
+        wakes = self.waking() if net.memory is not None else 0.0
+        net.encoder.requires_grad_(not wakes or self.done < wakes)
         normal = _tensor([s.normal for s in samples], device)
         reconstruction = net.reconstruct(_tensor([s.damaged for s in samples], device))
         with torch.autocast(device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""A frozen timm backbone and its weights: features at several depths.
+"""A frozen backbone, timm's or our own, and its weights: features at several depths.
 
 Any timm model that has `forward_intermediates` will do: DINOv2 and other ViTs, EfficientNets, ResNets,
 ConvNeXts. The network is built without weights; training loads them once, and from then on they travel in
@@ -106,7 +106,7 @@ def create(name: str, size: int, *, pretrained: bool = False) -> Any:
 
 
 def _drawn() -> Any:
-    """A small ResNet (He et al. 2016), one block a stage: as much as a CPU teaches in an hour or two."""
+    """A small ResNet (He et al. 2016), one block a stage: as much as a CPU teaches in an hour."""
     return ResNet(
         BasicBlock,  # type: ignore[arg-type]  # timm means the class
         (1, 1, 1, 1),

@@ -47,7 +47,7 @@ class Architecture:
             _require(self.size > 0, f"architecture.size is {self.size}: expected a positive number of pixels")
             _require(
                 bool(self.backbone),
-                "architecture.backbone is empty: the feature method needs the name of a timm model",
+                'architecture.backbone is empty: the feature method needs a timm model\'s name or "drawn"',
             )
         _require(
             self.method == "feature" or self.patch in (2, 4, 8, 16, 32),
@@ -232,3 +232,5 @@ def from_json(kind: type[R], data: object, where: str) -> R:
         return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in data.items()})
     except (TypeError, ValueError) as error:
         raise BundleError(f"{where}: a value has the wrong type or length ({error})") from error
+    except ModelError as error:
+        raise BundleError(f"{where}: {error}; the bundle comes from another version, train anew") from error

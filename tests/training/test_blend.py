@@ -81,7 +81,7 @@ def test_only_a_difference_beyond_chance_departs_from_the_discriminant(
     assert torch.allclose(weight, start) == (others > 0)
 
 
-def test_what_was_taught_counts_twice_what_the_rest_does_on_good_parts(
+def test_what_was_taught_counts_as_much_as_the_rest_does_on_good_parts(
     network: FeatureAutoencoder, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However well it tells what it was taught; and of the rest each as the discriminant says."""

@@ -91,8 +91,17 @@ def test_it_learns_resumes_and_writes_what_the_backbone_loads(tmp_path: Path, mo
     with pytest.raises(KeyboardInterrupt):
         pretrain.main([*asked, "--steps", "4", "--out", str(tmp_path / "never")])
     monkeypatch.setattr(pretrain.checkpoint, "save", stopped)
+    begun, load = [], pretrain.checkpoint.load
+
+    def loaded(*given):
+        progress = load(*given)
+        begun.append(progress.step)
+        return progress
+
+    monkeypatch.setattr(pretrain.checkpoint, "load", loaded)
     assert pretrain.main([*asked, "--steps", "4", "--out", str(tmp_path / "pieces.safetensors")]) == 0
 
+    assert begun == [2]
     whole, pieces = (safetensors.torch.load_file(tmp_path / f"{n}.safetensors") for n in ("whole", "pieces"))
     for name, tensor in whole.items():
         torch.testing.assert_close(pieces[name], tensor, rtol=0, atol=0)
@@ -139,3 +148,30 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("inspector.model.backbone.WEIGHTS", tmp_path / "none.safetensors")
     with pytest.raises(ModelError, match=r"none\.safetensors do not exist"):
         Backbone(DRAWN, (), 64).load(DRAWN, "", 64)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [
+        ("patterns", 1, 2),
+        ("instances", 7, 8),
+        ("steps", 0, 1),
+        ("workers", 0, 1),
+        ("threads", 0, 1),
+        ("seed", -1, 0),
+    ],
+)
+def test_numbers_that_teach_nothing_are_refused_before_anything_is_drawn(
+    tmp_path: Path, capsys, option: str, value: int, least: int
+) -> None:
+    out = tmp_path / "weights.safetensors"
+    given = ["--out", str(out), "--work", str(tmp_path / "work"), f"--{option}", str(value)]
+    assert pretrain.main(given) == 2
+    assert f"--{option} is {value}: expected {least} or more" in capsys.readouterr().err
+    assert not out.exists()
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path, capsys) -> None:
+    assert pretrain.main(["--out", str(tmp_path), "--work", str(tmp_path / "work")]) == 2
+    assert "is a folder" in capsys.readouterr().err

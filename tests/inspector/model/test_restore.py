@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from inspector.errors import ModelError
+from inspector.errors import BundleError, ModelError
 from inspector.model.backbone import normalisation
 from inspector.model.network import build
-from inspector.model.records import RESTORE_PRESETS, Architecture, Scoring, preset
+from inspector.model.records import RESTORE_PRESETS, Architecture, Scoring, from_json, preset
 from inspector.model.restore import LOUD, UNUSUAL, MeanPart, Restorer, quieter, strength
 
 TINY = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10)
@@ -139,6 +139,11 @@ def test_the_backbone_sees_the_part_as_it_was_taught_to() -> None:
 def test_banks_without_a_backbone_are_refused() -> None:
     with pytest.raises(ModelError, match=r"architecture\.backbone is empty: the banks of restore"):
         replace(TINY, bank=20)
+
+
+def test_a_bundle_from_before_is_passed_over_with_a_reason() -> None:
+    with pytest.raises(BundleError, match=r"bundle.json: architecture: .* another version, train anew"):
+        from_json(Architecture, {"method": "restore", "bank": 20}, "bundle.json: architecture")
 
 
 def test_a_patch_that_cannot_be_halved_is_refused() -> None:

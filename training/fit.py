@@ -110,7 +110,7 @@ class _Run:
         self.losses = distributed.parallel(self.objective.losses, self.network)
         self.steps = ceil(len(self.trained) / options.batch)  # an epoch
         self.epochs = min(options.epochs, ceil(options.steps / self.steps) or options.epochs)
-        self.objective.epochs = self.epochs
+        self.objective.epochs, self.objective.steps = self.epochs, self.epochs * self.steps
         self._greet()
 
     def finish(self, reports: bool) -> Bundle:
@@ -183,7 +183,7 @@ class _Run:
         order = np.random.default_rng((o.seed, 1, epoch)).permutation(self.trained)
         batch = order[number * o.batch : (number + 1) * o.batch].tolist()
         indices, weight = distributed.share(batch)
-        self.objective.done = p.step / (self.epochs * self.steps)
+        self.objective.done = p.step / self.objective.steps
         torch.manual_seed(int(np.random.default_rng((o.seed, 2, p.step)).integers(2**62)))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)

@@ -44,6 +44,7 @@ class Objective:
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.epochs = options.epochs  # that there will be
+        self.steps = options.epochs  # that there will be, in all of them
         self._trained: Sequence[int] = ()
         self.findings: dict[str, Any] = {}  # what finish() found that a report should say, as JSON
 
@@ -109,10 +110,11 @@ class Objective:
         if memory is None or first == 0:
             return
         memory.asleep = self.done < first
-        if network.training and self.done == first:  # to the bit: first step of its epoch
-            tokens = features(network, pictures, self._trained, self.options)
+        if network.training and self.done == first:  # to the bit: a whole number of steps
             generator = torch.Generator().manual_seed(self.options.seed)
-            memory.start_from(kmeans(tokens, len(memory.slots), generator))
+            with torch.autocast(memory.slots.device.type, enabled=False):  # 16 bits would round the centres
+                tokens = features(network, pictures, self._trained, self.options)
+                memory.start_from(kmeans(tokens, len(memory.slots), generator))
             agree(memory.slots)
             network.train()
 

@@ -79,9 +79,9 @@ class RestoreObjective(Objective):
             line.weight.mul_(FAINT)
 
     def waking(self) -> float:
-        """In the first stage; 0 where there is no sleep."""
+        """In the first stage, in steps: many parts have few epochs. 0 where there is no sleep."""
         share = RESTORING * SLEEPING if self.options.memory_after else 0.0
-        return int(share * self.epochs) / self.epochs
+        return int(share * self.steps) / self.steps
 
     def go_on(self, network: Network, pictures: Pictures, indices: Sequence[int]) -> None:
         """The usual error is found anew, once the autoencoder has learned what is new."""

@@ -47,10 +47,16 @@ class Backbone(nn.Module):
             )
         self.model.prune_intermediate_layers(self.levels, prune_head=True)
         self.requires_grad_(requires_grad=False).eval()
-        with torch.no_grad():
-            shapes = [f.shape for f in self.features(torch.zeros(1, 3, size, size))]
-        self.channels = [int(shape[1]) for shape in shapes]
-        self.sides = [int(shape[2]) for shape in shapes]
+        self.channels, self.sides = self.shapes(size)
+
+    @torch.no_grad()
+    def shapes(self, size: int) -> tuple[list[int], list[int]]:
+        """Channels and side of each level for a square input of another size. Raises ModelError."""
+        try:
+            features = self.features(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError) as error:
+            raise ModelError(f"the backbone takes no picture of {size} × {size} pixels ({error})") from error
+        return [f.shape[1] for f in features], [f.shape[2] for f in features]
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in evaluation mode: statistics and dropout are frozen too."""

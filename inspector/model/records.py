@@ -41,6 +41,7 @@ class Architecture:
     bank: int = 0  # normal features kept in each bank to measure distances from; not of the paper's method
     scales: int = 1  # banks of each level, each over places twice as large as the one before
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
+    zooms: tuple[float, ...] = (1.0,)  # of restore: sizes in which the backbone sees the part, shares of size
 
     def __post_init__(self) -> None:
         if self.method == "feature":
@@ -66,6 +67,14 @@ class Architecture:
             "architecture.backbone is empty: the banks of restore hold features of one",
         )
         _require(self.bank >= 0, f"architecture.bank is {self.bank}: expected 0 (no bank) or more features")
+        _require(
+            bool(self.zooms) and all(isfinite(z) and self.size * z >= 8 for z in self.zooms),
+            f"architecture.zooms is {list(self.zooms)}: expected factors that leave 8 pixels a side or more",
+        )
+        _require(
+            self.method == "restore" or self.zooms == (1.0,),
+            f"architecture.zooms is {list(self.zooms)}: the method {self.method} sees the part in one size",
+        )
         _require(self.scales > 0, f"architecture.scales is {self.scales}: expected 1 or more")
         _require(self.depth > 0, f"architecture.depth is {self.depth}: expected at least one layer")
         _require(self.slots >= 2, f"architecture.slots is {self.slots}: expected at least 2 memory slots")
@@ -97,7 +106,7 @@ FEATURE_PRESETS: dict[str, Architecture] = {
     "tiny": replace(_FEATURE, size=256, dim=128, depth=2, slots=300, bank=1000),
 }
 
-_RESTORE = Architecture(method="restore", backbone="drawn", bank=1000, scales=3)
+_RESTORE = Architecture(method="restore", backbone="drawn", bank=1000, zooms=(0.375, 0.75, 1.5))
 RESTORE_PRESETS: dict[str, Architecture] = {
     "paper": replace(_RESTORE, bank=2000),
     "small": replace(_RESTORE, size=256, dim=192, depth=2, heads=6),

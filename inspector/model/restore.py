@@ -8,7 +8,8 @@ parts alone.
 
 The head knows painted damage only. What was never painted shows in the distance of features from banks of
 normal ones (PatchCore, Roth et al., CVPR 2022), of a small backbone that has learned what surfaces have in
-common from drawn ones, and comes with the package. What the head says counts as one of these errors.
+common from drawn ones, and comes with the package. It sees the part in several sizes: a hairline shows when
+enlarged, a pin out of place when reduced. What the head says counts as one of these errors.
 """
 
 from __future__ import annotations
@@ -114,8 +115,10 @@ class Restorer(Autoencoder, Weighing):
         self.coarse = UNet(4 * 7 + 2, COARSE, CONTEXT)
         self.fine = UNet(4 * 6 + 1 + CONTEXT, FINE, 1)
         self.backbone = Backbone(a.backbone, a.levels, a.size) if a.backbone and a.bank else None
-        sides, channels = (self.backbone.sides, self.backbone.channels) if self.backbone else ([], [])
-        self.banked = banked(sides, a.scales)
+        self.looks = [round(a.size * zoom) for zoom in a.zooms] if self.backbone else []
+        shapes = [self.backbone.shapes(look) for look in self.looks] if self.backbone else []
+        channels = [c for of_look, _ in shapes for c in of_look]
+        self.banked = banked([side for _, sides in shapes for side in sides], a.scales)
         self.banks = nn.ModuleList(MemoryBank(a.bank, channels[k], side) for k, side in self.banked)
         self.weigh(1 + len(self.banks))
         self.register_buffer("usual", torch.zeros(half, half))
@@ -165,16 +168,17 @@ class Restorer(Autoencoder, Weighing):
         return logit
 
     def sources(self) -> list[str]:
-        """What the errors come from, in their order; a level is one of the backbone's."""
+        """What the errors come from, in their order; a level is one of the backbone's, seen in so many pixels."""
         levels = self.backbone.levels if self.backbone else []
-        return ["damage seen by the head", *(f"bank, level {levels[k]}, {s} x {s}" for k, s in self.banked)]
+        seen = [f"level {level} of {look} x {look}" for look in self.looks for level in levels]
+        return ["damage seen by the head", *(f"bank, {seen[k]}, {s} x {s}" for k, s in self.banked)]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """What is compared with the banks: (B, 3, S, S) -> (B, C, side, side) of each level."""
+        """What is compared with the banks: (B, 3, S, S) -> (B, C, side, side) of each level at each size."""
         if self.backbone is None:
             return []
-        features: list[Tensor] = self.backbone((x - self.mean) / self.std)
-        return [f.float() for f in features]
+        x = (x - self.mean) / self.std
+        return [f.float() for look in self.looks for f in self.backbone(resized(x, look))]
 
     def damage(self, reconstruction: Reconstruction) -> Tensor:
         """Logit of damage, (B, S/2, S/2)."""
@@ -221,6 +225,16 @@ def halved(x: Tensor) -> Tensor:
     """Mean of 2 x 2 places: (B, C, H, W) -> (B, C, H/2, W/2); some slices do it faster than avg_pool2d."""
     lines = x[..., ::2, :] + x[..., 1::2, :]
     return (lines[..., ::2] + lines[..., 1::2]) / 4
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """Bilinear, without aliasing: (B, C, H, W) -> (B, C, side, side)."""
+    if x.shape[-1] == side:
+        return x
+    if x.shape[-1] == 2 * side:
+        return halved(x)
+    smaller = side < x.shape[-1]
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def unshuffled(x: Tensor) -> Tensor:

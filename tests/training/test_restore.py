@@ -153,6 +153,12 @@ def test_the_memory_wakes_knowing_what_the_encoder_sees_which_then_stays(images:
     assert taught == {"coarse", "fine"}
 
 
+def test_the_memory_sleeps_however_few_epochs_there_are() -> None:
+    objective = RestoreObjective(replace(OPTIONS, epochs=8))
+    objective.epochs, objective.steps = 8, 8 * 75  # as many as 600 parts have with the preset
+    assert objective.waking() == 60 / 600
+
+
 def test_at_first_it_draws_the_mean_part(images: list[Path]) -> None:
     torch.manual_seed(0)
     network = build(TINY).eval()

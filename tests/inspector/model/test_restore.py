@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from inspector.errors import BundleError, ModelError
 from inspector.model.backbone import normalisation
@@ -116,7 +117,7 @@ def test_a_bundle_s_weights_hold_all_that_was_found() -> None:
 def test_its_presets_are_its_own() -> None:
     assert preset("small", "restore") == RESTORE_PRESETS["small"]
     assert preset("paper", "restore") == replace(
-        preset("paper"), method="restore", backbone="drawn", bank=2000, scales=3
+        preset("paper"), method="restore", backbone="drawn", bank=2000, zooms=(0.375, 0.75, 1.5)
     )
     with pytest.raises(ModelError, match="preset 'huge'"):
         preset("huge", "restore")
@@ -132,8 +133,49 @@ def test_the_backbone_sees_the_part_as_it_was_taught_to() -> None:
         torch.testing.assert_close(seen, level, rtol=1e-4, atol=1e-5)
     assert network.sources() == [
         "damage seen by the head",
-        *(f"bank, level {k}, {side} x {side}" for k, side in ((2, 8), (3, 4), (4, 2))),
+        *(f"bank, level {k} of 64 x 64, {side} x {side}" for k, side in ((2, 8), (3, 4), (4, 2))),
     ]
+
+
+def test_the_backbone_sees_the_part_in_each_size_asked_for() -> None:
+    network = restorer(replace(TINY, backbone="drawn", bank=20, zooms=(0.5, 0.75, 1.0, 1.5)))
+    backbone = network.backbone
+    assert backbone is not None
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    features = network.features(x)
+    assert [f.shape[-1] for f in features] == [4, 2, 1, 6, 3, 2, 8, 4, 2, 12, 6, 3]
+    for k, size in enumerate((32, 48, 64, 96)):
+        seen = F.interpolate(x, (size, size), mode="bilinear", antialias=size < 64)
+        if size == 32:  # without aliasing as well, by the mean of four
+            seen = F.avg_pool2d(x, 2)
+        wanted = backbone((seen - network.mean) / network.std)
+        for feature, level in zip(features[3 * k : 3 * k + 3], wanted, strict=True):
+            torch.testing.assert_close(feature, level, rtol=1e-3, atol=1e-4)
+    assert [tuple(e.shape[1:]) for e in network.errors_of(x)[1:]] == [f.shape[2:] for f in features]
+    assert network.sources()[-1] == "bank, level 4 of 96 x 96, 3 x 3"
+
+
+@pytest.mark.parametrize("zooms", [(), (0.1,), (float("nan"),), (1.0, -1.0)])
+def test_sizes_in_which_nothing_is_seen_are_refused(zooms: tuple[float, ...]) -> None:
+    with pytest.raises(ModelError, match=r"architecture\.zooms is .*: expected factors that leave 8 pixels"):
+        replace(TINY, zooms=zooms)
+
+
+def test_other_methods_see_the_part_in_one_size() -> None:
+    with pytest.raises(ModelError, match=r"architecture\.zooms is \[0\.5, 1\.0\]: the method paper sees"):
+        replace(preset("tiny"), zooms=(0.5, 1.0))
+
+
+def test_a_backbone_of_one_size_alone_says_so() -> None:
+    a = replace(TINY, size=112, backbone="vit_tiny_patch16_224", bank=20, zooms=(0.5, 1.0))
+    with pytest.raises(ModelError, match="the backbone takes no picture of 56 × 56 pixels"):
+        restorer(a)
+
+
+def test_a_bundle_that_names_no_sizes_is_read_as_it_was_written() -> None:
+    a = from_json(Architecture, {"method": "restore", "bank": 20, "backbone": "drawn", "scales": 3}, "a")
+    assert a.zooms == (1.0,)
+    assert a.scales == 3
 
 
 def test_banks_without_a_backbone_are_refused() -> None:
@@ -157,7 +199,7 @@ def test_the_banks_measure_what_the_backbone_sees_on_each_scale() -> None:
     errors = network.errors_of(torch.rand(2, 3, 64, 64))
     assert [tuple(e.shape) for e in errors] == [(2, 32, 32), *((2, side, side) for _, side in network.banked)]
     assert len(network.sources()) == len(errors)
-    assert network.sources()[-1] == "bank, level 4, 1 x 1"
+    assert network.sources()[-1] == "bank, level 4 of 64 x 64, 1 x 1"
 
 
 def test_what_has_no_weight_is_not_computed() -> None:

@@ -168,7 +168,7 @@ class Restorer(Autoencoder, Weighing):
         return logit
 
     def sources(self) -> list[str]:
-        """What the errors come from, in their order; a level is one of the backbone's, seen in so many pixels."""
+        """What the errors come from, in their order: levels of the backbone, of a part of so many pixels."""
         levels = self.backbone.levels if self.backbone else []
         seen = [f"level {level} of {look} x {look}" for look in self.looks for level in levels]
         return ["damage seen by the head", *(f"bank, {seen[k]}, {s} x {s}" for k, s in self.banked)]

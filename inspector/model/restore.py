@@ -14,7 +14,8 @@ enlarged, a pin out of place when reduced. What the head says counts as one of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -116,6 +117,7 @@ class Restorer(Autoencoder, Weighing):
         self.fine = UNet(4 * 6 + 1 + CONTEXT, FINE, 1)
         self.backbone = Backbone(a.backbone, a.levels, a.size) if a.backbone and a.bank else None
         self.looks = [round(a.size * zoom) for zoom in a.zooms] if self.backbone else []
+        self.eyes: Iterable[nn.Module] = [self.backbone] * len(self.looks) if self.backbone else []
         shapes = [self.backbone.shapes(look) for look in self.looks] if self.backbone else []
         channels = [c for of_look, _ in shapes for c in of_look]
         self.banked = banked([side for _, sides in shapes for side in sides], a.scales)
@@ -133,6 +135,11 @@ class Restorer(Autoencoder, Weighing):
             scale = torch.tensor([2 * v + at_zero for v in values]).view(1, 3, 1, 1)
             self.register_buffer(name, scale, persistent=False)
         self.to(memory_format=torch.channels_last)
+
+    def for_inference(self) -> None:
+        """Each size has a backbone of its own, whose layers can be laid out for it."""
+        super().for_inference()
+        self.eyes = nn.ModuleList(deepcopy(eye) if k else eye for k, eye in enumerate(self.eyes))
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, S/patch, S/patch)."""
@@ -175,10 +182,9 @@ class Restorer(Autoencoder, Weighing):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What is compared with the banks: (B, 3, S, S) -> (B, C, side, side) of each level at each size."""
-        if self.backbone is None:
-            return []
         x = (x - self.mean) / self.std
-        return [f.float() for look in self.looks for f in self.backbone(resized(x, look))]
+        looks = zip(self.eyes, self.looks, strict=True)
+        return [f.float() for eye, look in looks for f in eye(resized(x, look))]
 
     def damage(self, reconstruction: Reconstruction) -> Tensor:
         """Logit of damage, (B, S/2, S/2)."""

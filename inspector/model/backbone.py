@@ -51,7 +51,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def shapes(self, size: int) -> tuple[list[int], list[int]]:
-        """Channels and side of each level for a square input of another size. Raises ModelError."""
+        """Channels and side of each level for a square input of this size. Raises ModelError."""
         try:
             features = self.features(torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError) as error:

@@ -237,8 +237,6 @@ def resized(x: Tensor, side: int) -> Tensor:
     """Bilinear, without aliasing: (B, C, H, W) -> (B, C, side, side)."""
     if x.shape[-1] == side:
         return x
-    if x.shape[-1] == 2 * side:
-        return halved(x)
     smaller = side < x.shape[-1]
     return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=smaller)
 

@@ -13,6 +13,9 @@ from inspector.model.weighing import Weighing
 from training.coreset import coreset
 
 POOL = 60_000  # features that a bank is chosen from
+ALIKE = 30  # slots that are taken together, or too few features tell how far from one is usual
+PRIOR = 10  # features that the mean of all is worth beside those of ALIKE slots
+PIECE = 4096  # features that are looked at together
 ROUNDING = 1e-3  # of a distance, in shares of the features: it is a difference of squares in float32
 
 
@@ -26,7 +29,33 @@ def fill(banks: nn.ModuleList, parts: Iterable[list[Tensor]], count: int, genera
             rows = cast(MemoryBank, bank).rows(level)[0]
             pool.append(rows[torch.randperm(len(rows), generator=generator)[:each].to(rows.device)])
     for pool, bank in zip(pools, cast(Iterable[MemoryBank], banks), strict=True):
-        bank.slots.copy_(coreset(torch.cat(pool), len(bank.slots), generator))
+        rows = torch.cat(pool)
+        chosen = coreset(rows, len(bank.slots), generator)
+        bank.slots.copy_(rows[chosen])
+        others = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        others[chosen] = False
+        settle(bank, rows[others])
+
+
+@torch.no_grad()
+def settle(bank: MemoryBank, rows: Tensor) -> None:
+    """Find how far from each slot, and from those most like it, these other normal features are, (n, C).
+
+    From the few that there may be the mean of all is not forgotten. With none, distances stay as they are.
+    """
+    bank.usual.zero_()
+    bank.spread.fill_(1)
+    if not len(rows):
+        return
+    found = [bank.nearest(piece) for piece in rows.split(PIECE)]
+    distance, slot = (torch.cat(values) for values in zip(*found, strict=True))
+    seen = torch.stack([torch.ones_like(distance), distance, distance.square()])
+    of_slot = torch.zeros(3, len(bank.slots), device=rows.device).index_add_(1, slot, seen)
+    alike = torch.cdist(bank.slots, bank.slots).topk(min(ALIKE, len(bank.slots)), largest=False).indices
+    count, total, square = of_slot[:, alike].sum(dim=2) + PRIOR * seen.mean(dim=1, keepdim=True)
+    usual = total / count
+    bank.usual.copy_(usual)
+    bank.spread.copy_((square / count - usual.square()).clamp(min=0).sqrt().clamp(min=_noise(bank)))
 
 
 @torch.no_grad()
@@ -39,6 +68,10 @@ def usual(network: Weighing, parts: Iterable[list[Tensor]]) -> None:
 
 
 def rounding(banks: nn.ModuleList) -> Tensor:
-    """What distances from each bank are uncertain by, (banks,): no spread may be finer."""
-    slots = [bank.slots - bank.slots.mean(dim=0) for bank in cast(Iterable[MemoryBank], banks)]
-    return ROUNDING * torch.stack([x.square().sum(dim=1).mean().sqrt() for x in slots])
+    """What each bank's error is uncertain by, (banks,): no spread may be finer."""
+    return torch.stack([_noise(bank) / bank.spread.min() for bank in cast(Iterable[MemoryBank], banks)])
+
+
+def _noise(bank: MemoryBank) -> Tensor:
+    """What distances are uncertain by."""
+    return ROUNDING * (bank.slots - bank.slots.mean(dim=0)).square().sum(dim=1).mean().sqrt()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def coreset(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Rows such that every other is near one of them: (n, C) -> (count, C), repeated if n < count.
+    """Which rows to take so that every other is near one: (n, C) -> (count,), repeated if n < count.
 
     Each is the one farthest from those chosen before it, the first is random: at most twice as far off as
     the best choice would be (Gonzalez 1985).
@@ -25,4 +25,4 @@ def coreset(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
         distance = torch.minimum(distance, square + square[latest] - 2 * (x @ x[latest]))
         latest = int(distance.argmax())
     index = torch.tensor(chosen, device=rows.device)
-    return rows[index.repeat(-(-count // len(index)))[:count]]
+    return index.repeat(-(-count // len(index)))[:count]

@@ -1,7 +1,9 @@
 """A memory that is not learned but chosen: features of normal parts, to measure distances from.
 
 After PatchCore (Roth et al., CVPR 2022), a bank for each level by itself: on which scale a defect shows
-differs from part to part, and the level that shows it must not drown in the others.
+differs from part to part, and the level that shows it must not drown in the others. How far off a normal
+place lies depends on what it shows: more where the surface is rough or bright. So each slot knows how far
+from it is usual.
 """
 
 from __future__ import annotations
@@ -19,25 +21,34 @@ class MemoryBank(nn.Module):
     """N features of normal parts, measured against on a grid of side × side places."""
 
     slots: Tensor  # (N, C)
+    usual: Tensor  # (N,) mean distance of normal features whose nearest slot it is
+    spread: Tensor  # (N,) its standard deviation
     centre: Tensor  # (C,)
 
     def __init__(self, slots: int, channels: int, side: int):
         super().__init__()
         self.side = side
         self.register_buffer("slots", torch.zeros(slots, channels))
+        self.register_buffer("usual", torch.zeros(slots))
+        self.register_buffer("spread", torch.ones(slots))
         self.near: nn.Linear | None = None  # for inference: x·s - |s|²/2 for each slot s, centred
 
     def forward(self, features: Tensor) -> Tensor:
-        """Distance of every place to its nearest slot: (B, C, H, W) -> (B, side, side)."""
-        x = self.rows(features)
+        """How far every place is from its nearest slot, in standard deviations above what is usual there:
+        (B, C, H, W) -> (B, side, side).
+        """
+        distance, slot = self.nearest(self.rows(features))
+        return ((distance - self.usual[slot]) / self.spread[slot]).reshape(-1, self.side, self.side)
+
+    def nearest(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance to the nearest slot, and which that is: (..., n, C) -> (..., n) twice."""
         if self.near is not None:  # |x - s|² = |x|² - 2 (x·s - |s|²/2)
-            x = x - self.centre
-            closest: Tensor = self.near(x).amax(dim=2)
-            nearest = (x.square().sum(dim=2) - 2 * closest).clamp(min=0).sqrt()
-        else:
-            centre = self.slots.mean(dim=0)  # nearer to the origin, less is lost to rounding
-            nearest = torch.cdist(x - centre, self.slots - centre).amin(dim=2)
-        return nearest.reshape(-1, self.side, self.side)
+            x = rows - self.centre
+            closest, slot = self.near(x).max(dim=-1)
+            return (x.square().sum(dim=-1) - 2 * closest).clamp(min=0).sqrt(), slot
+        centre = self.slots.mean(dim=0)  # nearer to the origin, less is lost to rounding
+        distance, slot = torch.cdist(rows - centre, self.slots - centre).min(dim=-1)
+        return distance, slot
 
     def for_inference(self) -> None:
         """Centre the slots once; they are not to change any more."""

@@ -4,7 +4,7 @@ from training.coreset import coreset
 
 
 def chosen(rows: torch.Tensor, count: int, seed: int = 0) -> torch.Tensor:
-    return coreset(rows, count, torch.Generator().manual_seed(seed))
+    return rows[coreset(rows, count, torch.Generator().manual_seed(seed))]
 
 
 def test_what_is_rare_is_kept() -> None:

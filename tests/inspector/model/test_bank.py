@@ -29,3 +29,20 @@ def test_what_is_in_the_bank_has_no_distance_however_far_from_the_origin() -> No
     bank = MemoryBank(30, 16, 1)
     bank.slots.normal_().add_(1000.0)
     assert bank(bank.slots[:, :, None, None]).max() < 0.02
+
+
+@pytest.mark.parametrize("inferring", [False, True])
+def test_a_distance_is_measured_by_what_is_usual_round_its_slot(inferring: bool) -> None:
+    torch.manual_seed(0)
+    bank = MemoryBank(40, 7, 5)
+    bank.slots.normal_(mean=3.0)
+    bank.usual.uniform_(0.5, 2)
+    bank.spread.uniform_(0.1, 3)
+    features = torch.randn(2, 7, 5, 5)
+    slots, rows = bank.slots.double().numpy(), features.double().numpy().transpose(0, 2, 3, 1)
+    distances = np.linalg.norm(rows[:, :, :, None] - slots, axis=-1)
+    slot = distances.argmin(axis=-1)
+    expected = (distances.min(axis=-1) - bank.usual.numpy()[slot]) / bank.spread.numpy()[slot]
+    if inferring:
+        bank.for_inference()
+    assert bank(features).numpy() == pytest.approx(expected, rel=1e-3, abs=1e-3)

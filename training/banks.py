@@ -47,7 +47,7 @@ def settle(bank: MemoryBank, rows: Tensor) -> None:
     bank.spread.fill_(1)
     if not len(rows):
         return
-    found = [bank.nearest(piece) for piece in rows.split(PIECE)]
+    found = [bank.nearest(piece) for piece in torch.split(rows, PIECE)]
     distance, slot = (torch.cat(values) for values in zip(*found, strict=True))
     seen = torch.stack([torch.ones_like(distance), distance, distance.square()])
     of_slot = torch.zeros(3, len(bank.slots), device=rows.device).index_add_(1, slot, seen)

@@ -8,8 +8,9 @@ the bundle.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import timm
 import torch
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from inspector.errors import ModelError
 
@@ -29,13 +31,15 @@ WEIGHTS = Path(__file__).with_name("drawn.safetensors")  # learned by `python -m
 
 
 class Backbone(nn.Module):
-    """Features of a frozen model.
+    """Features of a frozen model, which sees the part in one size or several.
 
-    name: timm's; levels: stages or blocks, empty for the usual ones; size: of the square input, pixels.
-    channels, sides: of each level, in the order of levels. Raises ModelError.
+    name: timm's; levels: stages or blocks, empty for the usual ones; size: of the square input, pixels;
+    zooms: sizes in which it is seen, shares of that. looks: the same in pixels.
+    channels, sides: of each level, in the order of levels, of the first size, then of the next. Raises
+    ModelError.
     """
 
-    def __init__(self, name: str, levels: tuple[int, ...], size: int):
+    def __init__(self, name: str, levels: tuple[int, ...], size: int, zooms: Sequence[float] = (1.0,)):
         super().__init__()
         self.model = create(name, size)
         self.levels = list(levels or usual_levels(self.model))
@@ -47,16 +51,18 @@ class Backbone(nn.Module):
             )
         self.model.prune_intermediate_layers(self.levels, prune_head=True)
         self.requires_grad_(requires_grad=False).eval()
-        self.channels, self.sides = self.shapes(size)
+        self.looks = [round(size * zoom) for zoom in zooms]
+        self.eyes: Iterable[nn.Module] = [self.model] * len(self.looks)
+        seen = [f for look in self.looks for f in self._tried(look)]
+        self.channels, self.sides = [f.shape[1] for f in seen], [f.shape[2] for f in seen]
 
     @torch.no_grad()
-    def shapes(self, size: int) -> tuple[list[int], list[int]]:
-        """Channels and side of each level for a square input of this size. Raises ModelError."""
+    def _tried(self, size: int) -> list[Tensor]:
+        """Features of a square input of this size. Raises ModelError."""
         try:
-            features = self.features(torch.zeros(1, 3, size, size))
+            return self._levels(self.model, torch.zeros(1, 3, size, size))
         except (AssertionError, RuntimeError) as error:
             raise ModelError(f"the backbone takes no picture of {size} × {size} pixels ({error})") from error
-        return [f.shape[1] for f in features], [f.shape[2] for f in features]
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in evaluation mode: statistics and dropout are frozen too."""
@@ -64,12 +70,25 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:
-        """x: (B, 3, S, S), normalised -> features of each level, (B, C, H, W)."""
+        """x: (B, 3, S, S), normalised -> features of each level at each size, (B, C, H, W)."""
         return self.features(x)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The same for one that learns."""
-        features: list[Tensor] = self.model.forward_intermediates(
+        looks = zip(self.eyes, self.looks, strict=True)
+        return [f for eye, look in looks for f in self._levels(eye, resized(x, look))]
+
+    def for_inference(self) -> None:
+        """Each size has a model of its own, whose layers can be laid out for it."""
+        first, *others = self.eyes
+        self.eyes = nn.ModuleList([first, *map(deepcopy, others)])
+
+    def sources(self) -> list[str]:
+        """What the features are, in their order."""
+        return [f"level {level} of {look} x {look}" for look in self.looks for level in self.levels]
+
+    def _levels(self, model: Any, x: Tensor) -> list[Tensor]:
+        features: list[Tensor] = model.forward_intermediates(
             x, indices=self.levels, intermediates_only=True, output_fmt="NCHW"
         )
         return features
@@ -87,6 +106,14 @@ class Backbone(nn.Module):
         else:
             whole = _downloaded(name, size)
         self.model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in own})
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """Bilinear, without aliasing: (B, C, H, W) -> (B, C, side, side)."""
+    if x.shape[-1] == side:
+        return x
+    smaller = side < x.shape[-1]
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def create(name: str, size: int, *, pretrained: bool = False) -> Any:

@@ -32,7 +32,7 @@ WIDTH = 48  # channels of the decoder where it is finer than the tokens' grid
 
 
 class Levels(NamedTuple):
-    """Features, (B, C, H, W): raw of the part at each level, whitened as drawn at each level read."""
+    """Features, (B, C, H, W): raw of each level at each size, whitened as drawn of each level read."""
 
     target: list[Tensor]
     output: list[Tensor]
@@ -106,8 +106,9 @@ class FeatureAutoencoder(Weighing):
     def __init__(self, architecture: Architecture):
         super().__init__(architecture)
         a = architecture
-        self.backbone = Backbone(a.backbone, a.levels, a.size)
-        channels, sides = self.backbone.channels, self.backbone.sides
+        self.backbone = Backbone(a.backbone, a.levels, a.size, a.zooms)
+        depths = len(self.backbone.levels)
+        channels, sides = self.backbone.channels[:depths], self.backbone.sides[:depths]
         self.grid = min((s for s in sides if s * STRIDE >= a.size), default=max(sides))
         if any(max(s, self.grid) % min(s, self.grid) for s in sides):
             raise ModelError(
@@ -120,9 +121,10 @@ class FeatureAutoencoder(Weighing):
         )
         self.bottleneck = Bottleneck(a.dim, a)
         self.decoder = FeatureDecoder(a.dim, a.depth, self.grid, channels, sides)
-        self.banked = banked([min(s, self.grid) for s in sides], a.scales) if a.bank else []
-        self.banks = nn.ModuleList(MemoryBank(a.bank, channels[k], side) for k, side in self.banked)
-        self.weigh(len(sides) + len(self.banks))
+        seen = self.backbone
+        self.banked = banked([min(s, self.grid) for s in seen.sides], a.scales) if a.bank else []
+        self.banks = nn.ModuleList(MemoryBank(a.bank, seen.channels[k], side) for k, side in self.banked)
+        self.weigh(depths + len(self.banks))
 
     @property
     def memory(self) -> Memory | None:
@@ -132,7 +134,7 @@ class FeatureAutoencoder(Weighing):
     @property
     def drawn(self) -> list[int]:
         """Levels whose decoder error is read."""
-        return [k for k in self.read if k < len(self.backbone.sides)]
+        return [k for k in self.read if k < len(self.whiten)]
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, dim, grid, grid): the tokens that go into the memory."""
@@ -142,7 +144,7 @@ class FeatureAutoencoder(Weighing):
         """Raw features of each level -> (B, dim, grid, grid)."""
         with torch.autocast(features[0].device.type, enabled=False):
             z = torch.zeros((), device=features[0].device)
-            for embed, f in zip(self.embed, features, strict=True):
+            for embed, f in zip(self.embed, features, strict=False):  # those of the first size
                 z = z + self._on_grid(embed(f.float()))
         return z
 
@@ -154,7 +156,7 @@ class FeatureAutoencoder(Weighing):
     def whitened(self, features: Sequence[Tensor]) -> list[Tensor]:
         """What the decoder is to give: raw features of each level, whitened."""
         with torch.autocast(features[0].device.type, enabled=False):  # it magnifies what 16 bits lose
-            return [whiten(f.float()) for whiten, f in zip(self.whiten, features, strict=True)]
+            return [whiten(f.float()) for whiten, f in zip(self.whiten, features, strict=False)]
 
     def reproduce(self, features: list[Tensor]) -> Levels:
         """Raw features of each level, (B, C, H, W), and what the decoder makes of them."""
@@ -172,7 +174,7 @@ class FeatureAutoencoder(Weighing):
 
     def errors(self, levels: Levels) -> list[Tensor]:
         """Cosine error of each level, in [0, 2], and distance from each bank: (B, side, side) each."""
-        count, target = len(levels.target), levels.target
+        count, target = len(self.whiten), levels.target
         measured = [(self.banks[k - count], self.banked[k - count][0]) for k in self.read if k >= count]
         with torch.autocast(target[0].device.type, enabled=False):  # whitening magnifies what 16 bits lose
             pairs = zip(self.drawn, levels.output, strict=True)
@@ -201,20 +203,21 @@ class FeatureAutoencoder(Weighing):
 
     def sources(self) -> list[str]:
         """What the errors come from, in their order; a level is one of the backbone's."""
-        levels = self.backbone.levels
-        banks = [f"bank, level {levels[k]}, {side} x {side}" for k, side in self.banked]
-        return [f"decoder, level {k}" for k in levels] + banks
+        seen = self.backbone.sources()
+        banks = [f"bank, {seen[k]}, {side} x {side}" for k, side in self.banked]
+        return [f"decoder, level {k}" for k in self.backbone.levels] + banks
 
     def _levels(self, reconstruction: Reconstruction) -> Levels:
         shapes = list(zip(self.backbone.channels, self.backbone.sides, strict=True))
-        sizes = [c * side * side for c, side in shapes]
-        target, output = (
-            [y.reshape(-1, c, side, side) for y, (c, side) in zip(pieces, shapes, strict=True)]
-            for pieces in (
-                torch.split(r, sizes, dim=1) for r in (reconstruction.target, reconstruction.output)
-            )
-        )
+        target = _apart(reconstruction.target, shapes)
+        output = _apart(reconstruction.output, shapes[: len(self.whiten)])
         return Levels(target, output, reconstruction.addressing)
+
+
+def _apart(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Levels of these channels and sides that were flattened one after the other: (B, F) -> (B, C, s, s)."""
+    pieces = torch.split(flat, [c * side * side for c, side in shapes], dim=1)
+    return [p.reshape(-1, c, side, side) for p, (c, side) in zip(pieces, shapes, strict=True)]
 
 
 def cosine_error(x: Tensor, y: Tensor) -> Tensor:

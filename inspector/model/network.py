@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from inspector.errors import ModelError
 from inspector.model.attention import CoordinateAttention
+from inspector.model.backbone import Backbone
 from inspector.model.bank import MemoryBank
 from inspector.model.decoder import Decoder
 from inspector.model.memory import Addressing, Memory
@@ -44,8 +45,8 @@ class Network(nn.Module, ABC):
 
     def for_inference(self) -> None:
         """Compute once what no picture changes. From then on only anomaly_map() holds; nothing is trained."""
-        for module in self.modules():
-            if isinstance(module, Memory | MemoryBank):
+        for module in list(self.modules()):
+            if isinstance(module, Memory | MemoryBank | Backbone):
                 module.for_inference()
 
     @abstractmethod

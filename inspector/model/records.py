@@ -41,7 +41,9 @@ class Architecture:
     bank: int = 0  # normal features kept in each bank to measure distances from; not of the paper's method
     scales: int = 1  # banks of each level, each over places twice as large as the one before
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
-    zooms: tuple[float, ...] = (1.0,)  # of restore: sizes in which the backbone sees the part, shares of size
+    zooms: tuple[float, ...] = (
+        1.0,
+    )  # sizes in which the backbone sees the part for the banks, shares of size
 
     def __post_init__(self) -> None:
         if self.method == "feature":
@@ -72,8 +74,12 @@ class Architecture:
             f"architecture.zooms is {list(self.zooms)}: expected factors that leave 8 pixels a side or more",
         )
         _require(
-            self.method == "restore" or self.zooms == (1.0,),
-            f"architecture.zooms is {list(self.zooms)}: the method {self.method} sees the part in one size",
+            self.method != "paper" or self.zooms == (1.0,),
+            f"architecture.zooms is {list(self.zooms)}: the method paper sees the part in one size",
+        )
+        _require(
+            self.method != "feature" or self.zooms[0] == 1,
+            f"architecture.zooms is {list(self.zooms)}: expected 1 first, the size that is reconstructed",
         )
         _require(self.scales > 0, f"architecture.scales is {self.scales}: expected 1 or more")
         _require(self.depth > 0, f"architecture.depth is {self.depth}: expected at least one layer")

@@ -14,8 +14,7 @@ enlarged, a pin out of place when reduced. What the head says counts as one of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -115,13 +114,12 @@ class Restorer(Autoencoder, Weighing):
         self.decoder[-1] = MeanPart(half)
         self.coarse = UNet(4 * 7 + 2, COARSE, CONTEXT)
         self.fine = UNet(4 * 6 + 1 + CONTEXT, FINE, 1)
-        self.backbone = Backbone(a.backbone, a.levels, a.size) if a.backbone and a.bank else None
-        self.looks = [round(a.size * zoom) for zoom in a.zooms] if self.backbone else []
-        self.eyes: Iterable[nn.Module] = [self.backbone] * len(self.looks) if self.backbone else []
-        shapes = [self.backbone.shapes(look) for look in self.looks] if self.backbone else []
-        channels = [c for of_look, _ in shapes for c in of_look]
-        self.banked = banked([side for _, sides in shapes for side in sides], a.scales)
-        self.banks = nn.ModuleList(MemoryBank(a.bank, channels[k], side) for k, side in self.banked)
+        eye = self.backbone = (
+            Backbone(a.backbone, a.levels, a.size, a.zooms) if a.backbone and a.bank else None
+        )
+        self.banked = banked(eye.sides, a.scales) if eye else []
+        banks = [MemoryBank(a.bank, eye.channels[k], side) for k, side in self.banked] if eye else []
+        self.banks = nn.ModuleList(banks)
         self.weigh(1 + len(self.banks))
         self.register_buffer("usual", torch.zeros(half, half))
         self.register_buffer("variation", torch.ones(half, half))
@@ -135,11 +133,6 @@ class Restorer(Autoencoder, Weighing):
             scale = torch.tensor([2 * v + at_zero for v in values]).view(1, 3, 1, 1)
             self.register_buffer(name, scale, persistent=False)
         self.to(memory_format=torch.channels_last)
-
-    def for_inference(self) -> None:
-        """Each size has a backbone of its own, whose layers can be laid out for it."""
-        super().for_inference()
-        self.eyes = nn.ModuleList(deepcopy(eye) if k else eye for k, eye in enumerate(self.eyes))
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, S/patch, S/patch)."""
@@ -176,15 +169,13 @@ class Restorer(Autoencoder, Weighing):
 
     def sources(self) -> list[str]:
         """What the errors come from, in their order: levels of the backbone, of a part of so many pixels."""
-        levels = self.backbone.levels if self.backbone else []
-        seen = [f"level {level} of {look} x {look}" for look in self.looks for level in levels]
+        seen = self.backbone.sources() if self.backbone else []
         return ["damage seen by the head", *(f"bank, {seen[k]}, {s} x {s}" for k, s in self.banked)]
 
     def features(self, x: Tensor) -> list[Tensor]:
         """What is compared with the banks: (B, 3, S, S) -> (B, C, side, side) of each level at each size."""
-        x = (x - self.mean) / self.std
-        looks = zip(self.eyes, self.looks, strict=True)
-        return [f.float() for eye, look in looks for f in eye(resized(x, look))]
+        levels = self.backbone((x - self.mean) / self.std) if self.backbone else []
+        return [f.float() for f in levels]
 
     def damage(self, reconstruction: Reconstruction) -> Tensor:
         """Logit of damage, (B, S/2, S/2)."""
@@ -231,14 +222,6 @@ def halved(x: Tensor) -> Tensor:
     """Mean of 2 x 2 places: (B, C, H, W) -> (B, C, H/2, W/2); some slices do it faster than avg_pool2d."""
     lines = x[..., ::2, :] + x[..., 1::2, :]
     return (lines[..., ::2] + lines[..., 1::2]) / 4
-
-
-def resized(x: Tensor, side: int) -> Tensor:
-    """Bilinear, without aliasing: (B, C, H, W) -> (B, C, side, side)."""
-    if x.shape[-1] == side:
-        return x
-    smaller = side < x.shape[-1]
-    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def unshuffled(x: Tensor) -> Tensor:

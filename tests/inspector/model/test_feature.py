@@ -37,6 +37,33 @@ def test_every_backbone_gives_a_map(name: str, memory: bool, attention: bool) ->
     assert net.encode(x).shape == (2, 16, net.grid, net.grid)
 
 
+def test_banks_see_the_part_in_each_size_asked_for_and_the_decoder_in_the_first() -> None:
+    net = network(zooms=(1.0, 0.5))
+    x = torch.randn(2, 3, 64, 64)
+    alone = network()
+    own = alone.state_dict()
+    shared = {k: v for k, v in net.state_dict().items() if k in own and v.shape == own[k].shape}
+    assert own.keys() - shared.keys() == {"centre", "spread", "weight"}
+    alone.load_state_dict(shared, strict=False)
+    assert torch.equal(net.encode(x), alone.encode(x))
+    errors = net.errors_of(x)
+    assert [e.shape[-1] for e in errors] == [8, 4, 2, 4, 4, 2, 4, 2, 1]
+    for ours, its in zip(errors[:6], alone.errors_of(x), strict=True):
+        torch.testing.assert_close(ours, its)
+    assert net.sources()[3:] == [
+        f"bank, level {level} of {size} x {size}, {side} x {side}"
+        for size, sides in ((64, (4, 4, 2)), (32, (4, 2, 1)))
+        for level, side in zip(net.backbone.levels, sides, strict=True)
+    ]
+    r = net.reconstruct(x)
+    torch.testing.assert_close(net.error_map(r, Scoring()), net.anomaly_map(x, Scoring()))
+
+
+def test_the_size_that_is_reconstructed_comes_first() -> None:
+    with pytest.raises(ModelError, match=r"zooms is \[0\.5, 1\.0\]: expected 1 first"):
+        replace(TINY, zooms=(0.5, 1.0))
+
+
 def test_level_errors_are_the_cosine_of_the_whitened_features() -> None:
     net = network()
     features = net.backbone(torch.randn(2, 3, 64, 64))

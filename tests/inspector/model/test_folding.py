@@ -35,6 +35,8 @@ def lively(network: Network) -> Network:
             module.running_var.uniform_(0.5, 2.0)
         if isinstance(module, MemoryBank):
             module.slots.normal_()
+            module.usual.fill_(0.7)
+            module.spread.fill_(1.3)
     if isinstance(network, Weighing):
         some = torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1]).repeat(3)  # with banks and without them
         network.weight.copy_(some[: len(network.weight)])

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from inspector.errors import BundleError, ModelError
-from inspector.model.backbone import normalisation
+from inspector.model.backbone import Backbone, normalisation
 from inspector.model.network import build
 from inspector.model.records import RESTORE_PRESETS, Architecture, Scoring, from_json, preset
 from inspector.model.restore import LOUD, UNUSUAL, MeanPart, Restorer, quieter, strength
@@ -146,7 +146,9 @@ def test_the_backbone_sees_the_part_in_each_size_asked_for() -> None:
     assert [f.shape[-1] for f in features] == [4, 2, 1, 6, 3, 2, 8, 4, 2, 12, 6, 3]
     for k, size in enumerate((32, 48, 64, 96)):
         seen = F.interpolate(x, (size, size), mode="bilinear", antialias=size < 64)
-        wanted = backbone((seen - network.mean) / network.std)
+        alone = Backbone("drawn", (), size)
+        alone.load_state_dict(backbone.state_dict())
+        wanted = alone((seen - network.mean) / network.std)
         for feature, level in zip(features[3 * k : 3 * k + 3], wanted, strict=True):
             torch.testing.assert_close(feature, level, rtol=1e-3, atol=1e-4)
     assert [tuple(e.shape[1:]) for e in network.errors_of(x)[1:]] == [f.shape[2:] for f in features]

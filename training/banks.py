@@ -16,6 +16,7 @@ POOL = 60_000  # features that a bank is chosen from
 ALIKE = 30  # slots that are taken together, or too few features tell how far from one is usual
 PRIOR = 10  # features that the mean of all is worth beside those of ALIKE slots
 PIECE = 4096  # features that are looked at together
+FAINTEST = 1e-6  # share of the features that float32 cannot tell from nothing
 ROUNDING = 1e-3  # of a distance, in shares of the features: it is a difference of squares in float32
 
 
@@ -49,13 +50,15 @@ def settle(bank: MemoryBank, rows: Tensor) -> None:
         return
     found = [bank.nearest(piece) for piece in torch.split(rows, PIECE)]
     distance, slot = (torch.cat(values) for values in zip(*found, strict=True))
-    seen = torch.stack([torch.ones_like(distance), distance, distance.square()])
-    of_slot = torch.zeros(3, len(bank.slots), device=rows.device).index_add_(1, slot, seen)
-    alike = torch.cdist(bank.slots, bank.slots).topk(min(ALIKE, len(bank.slots)), largest=False).indices
+    seen = torch.stack([torch.ones_like(distance), distance, distance.square()]).double()
+    of_slot = torch.zeros(3, len(bank.slots)).to(seen).index_add_(1, slot, seen)
+    slots = bank.slots - bank.slots.mean(dim=0)
+    alike = torch.cdist(slots, slots).topk(min(ALIKE, len(slots)), largest=False).indices
     count, total, square = of_slot[:, alike].sum(dim=2) + PRIOR * seen.mean(dim=1, keepdim=True)
     usual = total / count
     bank.usual.copy_(usual)
-    bank.spread.copy_((square / count - usual.square()).clamp(min=0).sqrt().clamp(min=_noise(bank)))
+    bank.spread.copy_((square / count - usual.square()).clamp(min=0).sqrt())
+    bank.spread.clamp_(min=_noise(bank))
 
 
 @torch.no_grad()
@@ -73,5 +76,6 @@ def rounding(banks: nn.ModuleList) -> Tensor:
 
 
 def _noise(bank: MemoryBank) -> Tensor:
-    """What distances are uncertain by."""
-    return ROUNDING * (bank.slots - bank.slots.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+    """What distances are uncertain by; above 0 where all slots are the same as well."""
+    centred = (bank.slots - bank.slots.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+    return torch.maximum(ROUNDING * centred, FAINTEST * bank.slots.norm(dim=1).mean()).clamp(min=FAINTEST)

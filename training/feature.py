@@ -155,7 +155,7 @@ def fit_statistics(network: FeatureAutoencoder, features: Sequence[Features]) ->
     def stacked(part: Features) -> Tensor:
         """Standardised patches of all levels at each place of the grid: (grid², ΣC·f·f)."""
         rows = []
-        for f, embed, (mean, scale) in zip(part, network.embed, standard, strict=False):
+        for f, embed, (mean, scale) in zip(part[: len(standard)], network.embed, standard, strict=True):
             patch = cast(Linear, embed).kernel_size[0]
             x = (f.double() - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
             x = F.pixel_unshuffle(x, patch) if patch > 1 else x

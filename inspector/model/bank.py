@@ -9,12 +9,15 @@ from it is usual.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inspector.model.memory import linear
+
+COLUMNS = 100  # that slots are laid out in, at most, to look for the nearest
 
 
 class MemoryBank(nn.Module):
@@ -44,7 +47,7 @@ class MemoryBank(nn.Module):
         """Distance to the nearest slot, and which that is: (..., n, C) -> (..., n) twice."""
         if self.near is not None:  # |x - s|² = |x|² - 2 (x·s - |s|²/2)
             x = rows - self.centre
-            closest, slot = self.near(x).max(dim=-1)
+            closest, slot = highest(self.near(x))
             return (x.square().sum(dim=-1) - 2 * closest).clamp(min=0).sqrt(), slot
         centre = self.slots.mean(dim=0)  # nearer to the origin, less is lost to rounding
         distance, slot = torch.cdist(rows - centre, self.slots - centre).min(dim=-1)
@@ -61,6 +64,17 @@ class MemoryBank(nn.Module):
         same = features.shape[-2:] == (self.side, self.side)
         pooled = features if same else F.adaptive_avg_pool2d(features, self.side)
         return pooled.flatten(2).transpose(1, 2)
+
+
+def highest(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x.max(dim=-1) in half its time, for a CPU looks for an index number by number.
+
+    (..., n) -> (...) twice.
+    """
+    columns = x.reshape(*x.shape[:-1], -1, gcd(x.shape[-1], COLUMNS))
+    top, column = columns.amax(dim=-2).max(dim=-1)
+    place = column[..., None, None].expand(*column.shape, columns.shape[-2], 1)
+    return top, column + columns.shape[-1] * columns.gather(-1, place).squeeze(-1).argmax(dim=-1)
 
 
 def banked(sides: Sequence[int], scales: int) -> list[tuple[int, int]]:

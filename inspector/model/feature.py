@@ -144,7 +144,7 @@ class FeatureAutoencoder(Weighing):
         """Raw features of each level -> (B, dim, grid, grid)."""
         with torch.autocast(features[0].device.type, enabled=False):
             z = torch.zeros((), device=features[0].device)
-            for embed, f in zip(self.embed, features, strict=False):  # those of the first size
+            for embed, f in zip(self.embed, features[: len(self.embed)], strict=True):  # of the first size
                 z = z + self._on_grid(embed(f.float()))
         return z
 
@@ -156,7 +156,8 @@ class FeatureAutoencoder(Weighing):
     def whitened(self, features: Sequence[Tensor]) -> list[Tensor]:
         """What the decoder is to give: raw features of each level, whitened."""
         with torch.autocast(features[0].device.type, enabled=False):  # it magnifies what 16 bits lose
-            return [whiten(f.float()) for whiten, f in zip(self.whiten, features, strict=False)]
+            first = features[: len(self.whiten)]  # of the first size
+            return [whiten(f.float()) for whiten, f in zip(self.whiten, first, strict=True)]
 
     def reproduce(self, features: list[Tensor]) -> Levels:
         """Raw features of each level, (B, C, H, W), and what the decoder makes of them."""
@@ -173,7 +174,7 @@ class FeatureAutoencoder(Weighing):
         return Reconstruction(flat[0], flat[1], levels.addressing)
 
     def errors(self, levels: Levels) -> list[Tensor]:
-        """Cosine error of each level, in [0, 2], and distance from each bank: (B, side, side) each."""
+        """Cosine error of each level, in [0, 2], and each bank's error (see MemoryBank): (B, side, side)."""
         count, target = len(self.whiten), levels.target
         measured = [(self.banks[k - count], self.banked[k - count][0]) for k in self.read if k >= count]
         with torch.autocast(target[0].device.type, enabled=False):  # whitening magnifies what 16 bits lose

@@ -41,9 +41,7 @@ class Architecture:
     bank: int = 0  # normal features kept in each bank to measure distances from; not of the paper's method
     scales: int = 1  # banks of each level, each over places twice as large as the one before
     levels: tuple[int, ...] = ()  # stages or blocks of it that are reconstructed; empty: the usual ones
-    zooms: tuple[float, ...] = (
-        1.0,
-    )  # sizes in which the backbone sees the part for the banks, shares of size
+    zooms: tuple[float, ...] = (1.0,)  # sizes in which the backbone sees the part, shares of size
 
     def __post_init__(self) -> None:
         if self.method == "feature":
@@ -80,6 +78,10 @@ class Architecture:
         _require(
             self.method != "feature" or self.zooms[0] == 1,
             f"architecture.zooms is {list(self.zooms)}: expected 1 first, the size that is reconstructed",
+        )
+        _require(
+            self.method != "feature" or self.bank > 0 or len(self.zooms) == 1,
+            f"architecture.zooms is {list(self.zooms)}: expected 1 alone where there is no bank",
         )
         _require(self.scales > 0, f"architecture.scales is {self.scales}: expected 1 or more")
         _require(self.depth > 0, f"architecture.depth is {self.depth}: expected at least one layer")

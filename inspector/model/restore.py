@@ -185,7 +185,7 @@ class Restorer(Autoencoder, Weighing):
 
     def errors(self, reconstruction: Reconstruction) -> list[Tensor]:
         """Softplus of the logit, above 0 everywhere and like the logit where that is high, (B, S/2, S/2); the
-        distance from each bank, (B, side, side).
+        error of each bank (see MemoryBank), (B, side, side).
         """
         errors = [F.softplus(self.damage(reconstruction))] if 0 in self.read else []
         read = [k - 1 for k in self.read if k > 0]

@@ -82,6 +82,18 @@ def test_parts_that_are_all_the_same_have_no_spread_finer_than_rounding() -> Non
     assert bank(same).isfinite().all()
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("slots", [20, 200])  # fewer and more than features
+def test_a_level_that_says_the_same_everywhere_gives_numbers(value: float, slots: int) -> None:
+    same = torch.full((1, 256, 4, 4), value)
+    bank = MemoryBank(slots, 256, 4)
+    fill(nn.ModuleList([bank]), ([same] for _ in range(6)), 6, torch.Generator().manual_seed(0))
+    assert bank.spread.min() > 0
+    assert rounding(nn.ModuleList([bank])).isfinite().all()
+    assert float(bank(same).abs().max()) < 100
+    assert bank(same + 1).isfinite().all()
+
+
 def test_what_is_usual_is_that_of_the_parts_given() -> None:
     network = build(SMALL)
     assert isinstance(network, Restorer)

@@ -55,10 +55,13 @@ def options(tmp_path: Path) -> TrainOptions:
     )
 
 
+@pytest.mark.parametrize("zooms", [(1.0,), (1.0, 0.5)])
 def test_it_learns_and_the_bundle_needs_no_other_file(
-    images: list[Path], options: TrainOptions, tmp_path: Path
+    images: list[Path], options: TrainOptions, tmp_path: Path, zooms: tuple[float, ...]
 ) -> None:
-    bundle = fit.train(images, tmp_path / "models", replace(options, epochs=15), progress=False)
+    asked = replace(options, epochs=15, architecture=replace(TINY, bank=20, zooms=zooms))
+    bundle = fit.train(images, tmp_path / "models", asked, progress=False)
+    assert len(bundle.provenance["findings"]["weights"]) == 3 + 3 * len(zooms)
     curve = bundle.provenance["curve"]
     assert curve[-1]["error"] < 0.9 * curve[0]["error"]
     Path(options.backbone_weights).unlink()

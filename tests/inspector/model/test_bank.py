@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from inspector.model.bank import MemoryBank
+from inspector.model.bank import MemoryBank, highest
 
 
 def test_the_distance_is_that_of_the_nearest_slot() -> None:
@@ -46,3 +46,14 @@ def test_a_distance_is_measured_by_what_is_usual_round_its_slot(inferring: bool)
     if inferring:
         bank.for_inference()
     assert bank(features).numpy() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 100, 500, 990])
+def test_the_highest_and_where_it_is(count: int) -> None:
+    x = torch.randn(2, 30, count, generator=torch.Generator().manual_seed(count))
+    top, place = highest(x)
+    expected = x.max(dim=-1)
+    assert torch.equal(top, expected.values)
+    assert torch.equal(place, expected.indices)
+    x[1, 4, count // 2] = torch.nan
+    assert highest(x)[0].isnan().nonzero().tolist() == [[1, 4]]

@@ -62,6 +62,8 @@ def test_banks_see_the_part_in_each_size_asked_for_and_the_decoder_in_the_first(
 def test_the_size_that_is_reconstructed_comes_first() -> None:
     with pytest.raises(ModelError, match=r"zooms is \[0\.5, 1\.0\]: expected 1 first"):
         replace(TINY, zooms=(0.5, 1.0))
+    with pytest.raises(ModelError, match=r"zooms is \[1\.0, 0\.5\]: expected 1 alone where there is no bank"):
+        replace(TINY, zooms=(1.0, 0.5), bank=0)
 
 
 def test_level_errors_are_the_cosine_of_the_whitened_features() -> None:

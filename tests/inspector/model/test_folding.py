@@ -35,10 +35,10 @@ def lively(network: Network) -> Network:
             module.running_var.uniform_(0.5, 2.0)
         if isinstance(module, MemoryBank):
             module.slots.normal_()
-            module.usual.fill_(0.7)
+            module.usual.fill_(0.7)  # alike: here slots are tied
             module.spread.fill_(1.3)
     if isinstance(network, Weighing):
-        some = torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1]).repeat(3)  # with banks and without them
+        some = torch.tensor([0.2, 0.3, 0.0, 0.0, 0.4, 0.1]).repeat(5)  # with banks and without them
         network.weight.copy_(some[: len(network.weight)])
         network.spread.fill_(0.2)
     return network.eval()
@@ -75,11 +75,21 @@ def test_the_fast_path_says_what_the_plain_module_says(method: str, size: str, m
 
 
 @pytest.mark.parametrize(
-    "backbone", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_nfnet"]
+    ("backbone", "zooms"),
+    [
+        ("test_resnet", (1.0,)),
+        ("test_vit", (1.0,)),
+        ("test_convnext", (1.0,)),
+        ("test_efficientnet", (1.0,)),
+        ("test_efficientnet", (1.0, 0.6, 1.2)),
+        ("test_nfnet", (1.0,)),
+    ],
 )
-def test_any_backbone_can_be_folded(backbone: str) -> None:
+def test_any_backbone_can_be_folded(backbone: str, zooms: tuple[float, ...]) -> None:
     torch.manual_seed(0)
-    architecture = replace(preset("tiny", "feature"), backbone=backbone, size=160, dim=16, depth=1, bank=20)
+    architecture = replace(
+        preset("tiny", "feature"), backbone=backbone, size=160, dim=16, depth=1, bank=20, zooms=zooms
+    )
     plain = lively(build(architecture))
     x, scoring = torch.randn(1, 3, 160, 160), Scoring(sigma=2.0)
     expected, _ = scored(plain, x, scoring)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
 from math import cos, pi
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +34,8 @@ from training.fields import SIDE
 from training.patterns import Pattern
 
 LEVELS = (2, 3, 4)  # strides 8, 16 and 32
-RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 300, 0.02  # the second in steps
+WARM_UP, WEIGHT_DECAY = 300, 0.02  # the first in steps
+NOT_LEARNED = ("out", "work", "workers", "threads", "start")  # options that change no weight, or by contents
 KEPT = 500  # steps from checkpoint to checkpoint
 
 
@@ -44,9 +46,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--work", type=Path, default=Path("pretraining"), help="pictures, 2 GB, and checkpoint"
     )
+    parser.add_argument("--start", type=Path, help="weights to go on from, such as those of a run before")
+    parser.add_argument("--first", type=int, default=0, help="number of the first kind of surface")
     parser.add_argument("--patterns", type=int, default=6000, help="kinds of surfaces")
     parser.add_argument("--instances", type=int, default=12, help="pictures of each")
     parser.add_argument("--steps", type=int, default=18_000)
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw and damage pictures")
     parser.add_argument("--threads", type=int, default=1)
@@ -63,21 +68,25 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raises TrainingError for numbers that nothing can be learned with, or a file that cannot be one."""
-    least = {"patterns": EPISODES, "instances": EACH, "steps": 1, "seed": 0, "workers": 1, "threads": 1}
-    for name, lowest in least.items():
+    least = {"patterns": EPISODES, "instances": EACH, "steps": 1, "workers": 1, "threads": 1}
+    for name, lowest in (least | {"first": 0, "seed": 0}).items():
         if getattr(args, name) < lowest:
             raise TrainingError(f"--{name} is {getattr(args, name)}: expected {lowest} or more")
+    if not 0 < args.rate <= 1:
+        raise TrainingError(f"--rate is {args.rate}: expected more than 0, at most 1")
     if args.out.is_dir():
         raise TrainingError(f"--out {args.out} is a folder: expected a file to write")
 
 
 def pretrain(args: argparse.Namespace) -> None:
     """Draw, learn, write. Raises TrainingError."""
-    drawn = surfaces(args.work, args.patterns, args.instances, args.workers)
     torch.manual_seed(args.seed)
     network = Pupil(args.patterns)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    folder = args.work / f"seed{args.seed}-{args.patterns}x{args.instances}-{args.steps}"
+    if args.start:
+        network.backbone.load(DRAWN, str(args.start), SHOWN)
+    drawn = surfaces(args.work, args.first, args.patterns, args.instances, args.workers)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=WEIGHT_DECAY)
+    folder = args.work / run_name(args)
     progress = checkpoint.load(folder, network, optimizer)
     begun, before = time.monotonic(), progress.seconds
     source = Lessons(drawn, args.seed, progress.step, args.steps)
@@ -87,7 +96,7 @@ def pretrain(args: argparse.Namespace) -> None:
     with tqdm(total=args.steps, initial=progress.step, desc="pretraining", unit="step", disable=None) as bar:
         for lesson in loader:
             for group in optimizer.param_groups:
-                group["lr"] = RATE * rate(progress.step, args.steps)
+                group["lr"] = args.rate * rate(progress.step, args.steps)
             losses = network.losses(lesson)
             optimizer.zero_grad()
             losses["loss"].backward()  # type: ignore[no-untyped-call]
@@ -104,6 +113,13 @@ def pretrain(args: argparse.Namespace) -> None:
                 progress.sums = {}
                 checkpoint.save(folder, network, optimizer, progress)
     write(network.backbone, args, progress)
+
+
+def run_name(args: argparse.Namespace) -> str:
+    """Of the checkpoint's folder: another for each run that learns something else."""
+    begun = sha256(args.start.read_bytes()).hexdigest()[:8] if args.start else "nothing"
+    kinds = f"{args.first}+{args.patterns}x{args.instances}"
+    return f"seed{args.seed}-{kinds}-{args.steps}-{args.rate:g}-from-{begun}"
 
 
 def rate(step: int, steps: int) -> float:
@@ -150,15 +166,15 @@ class Lessons(IterableDataset[Batch]):
             yield batch(drawn, np.random.default_rng((self.seed, 11, step)))
 
 
-def surfaces(work: Path, patterns: int, instances: int, workers: int) -> Path:
+def surfaces(work: Path, first: int, patterns: int, instances: int, workers: int) -> Path:
     """(patterns, instances, SIDE, SIDE, 3) uint8 in a file, drawn unless it is there and whole."""
-    path = work / f"surfaces-{patterns}x{instances}.npy"
+    path = work / f"surfaces-{first}+{patterns}x{instances}.npy"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
         out = np.lib.format.open_memmap(fresh, "w+", np.uint8, (patterns, instances, SIDE, SIDE, 3))
         with ProcessPoolExecutor(workers, get_context("spawn"), _alone) as pool:
-            drawn = pool.map(_draw, range(patterns), [instances] * patterns, chunksize=8)
+            drawn = pool.map(_draw, range(first, first + patterns), [instances] * patterns, chunksize=8)
             for k, images in enumerate(tqdm(drawn, "surfaces", patterns, unit="pattern", disable=None)):
                 out[k] = images
         out.flush()
@@ -182,15 +198,24 @@ def write(backbone: Backbone, args: argparse.Namespace, progress: checkpoint.Pro
         name: (t.half() if t.is_floating_point() else t).contiguous()
         for name, t in backbone.model.state_dict().items()
     }
-    asked = {k: str(v) for k, v in vars(args).items() if k not in ("out", "work", "workers", "threads")}
+    asked = {k: str(v) for k, v in vars(args).items() if k not in NOT_LEARNED}
     last = {k: f"{v:.4f}" for k, v in progress.curve[-1].items()} if progress.curve else {}
     about = asked | {f"last_{k}": v for k, v in last.items()} | {"seconds": f"{progress.seconds:.0f}"}
     about |= {name: str(version) for name, version in versions().items()}
+    about |= {f"start_{k}": v for k, v in header(args.start).items()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     fresh = args.out.with_suffix(".new")
     safetensors.torch.save_file(tensors, fresh, metadata=about)
     fresh.chmod(0o644)
     fresh.replace(args.out)
+
+
+def header(weights: Path | None) -> dict[str, str]:
+    """What a file that pretraining wrote says about how it was made."""
+    if weights is None or weights.suffix != ".safetensors":
+        return {}
+    with safetensors.safe_open(weights, framework="pt") as file:
+        return file.metadata() or {}
 
 
 if __name__ == "__main__":

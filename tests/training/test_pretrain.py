@@ -1,5 +1,6 @@
 """The backbone "drawn": surfaces drawn, lessons made of them, weights learned and shipped."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,48 @@ def test_it_learns_resumes_and_writes_what_the_backbone_loads(tmp_path: Path, mo
         assert float(file.metadata()["last_patterns"]) > 0
 
 
+def test_weights_are_taught_further_on_other_surfaces(tmp_path: Path) -> None:
+    asked = ["--work", str(tmp_path / "work"), "--patterns", "12", "--instances", "8"]
+    begun, further = tmp_path / "begun.safetensors", tmp_path / "further.safetensors"
+    assert pretrain.main([*asked, "--steps", "1", "--out", str(begun)]) == 0
+    other = ["--start", str(begun), "--first", "12", "--steps", "2", "--rate", "1e-9"]
+    assert pretrain.main([*asked, *other, "--out", str(further)]) == 0
+
+    before, after = (safetensors.torch.load_file(path) for path in (begun, further))
+    learned = [name for name in before if name.endswith("weight")]
+    assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in learned)  # at that rate
+    drawn = [np.load(path) for path in sorted((tmp_path / "work").glob("surfaces-*.npy"))]
+    assert len(drawn) == 2
+    assert not (drawn[0] == drawn[1]).all(axis=(1, 2, 3, 4)).any()
+    with safetensors.safe_open(further, framework="pt") as file:
+        about = file.metadata()
+    assert (about["first"], about["start_first"], about["start_steps"]) == ("12", "0", "1")
+
+
+def test_each_way_to_learn_has_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(b"some")
+    usual = {"seed": 0, "first": 0, "patterns": 9, "instances": 8, "steps": 5, "rate": 1e-3, "start": None}
+    others = {
+        "seed": 1,
+        "first": 9,
+        "patterns": 8,
+        "instances": 9,
+        "steps": 6,
+        "rate": 2e-3,
+        "start": weights,
+    }
+    asked = [usual, *({**usual, name: value} for name, value in others.items())]
+    assert len({pretrain.run_name(argparse.Namespace(**one)) for one in asked}) == len(asked)
+
+
+def test_weights_that_are_not_there_to_go_on_from_are_named(tmp_path: Path, capsys) -> None:
+    given = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--start", "none.safetensors"]
+    assert pretrain.main(given) == 2
+    assert "none.safetensors do not exist" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
 def test_the_package_s_weights_tell_surfaces_apart_that_taught_them_nothing() -> None:
     """In grey and in other light: to which other instance is each nearest?"""
     chance = np.random.default_rng(0)
@@ -159,6 +202,7 @@ def test_missing_weights_are_named(tmp_path: Path, monkeypatch) -> None:
         ("workers", 0, 1),
         ("threads", 0, 1),
         ("seed", -1, 0),
+        ("first", -1, 0),
     ],
 )
 def test_numbers_that_teach_nothing_are_refused_before_anything_is_drawn(
@@ -170,6 +214,12 @@ def test_numbers_that_teach_nothing_are_refused_before_anything_is_drawn(
     assert f"--{option} is {value}: expected {least} or more" in capsys.readouterr().err
     assert not out.exists()
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "2", "nan"])
+def test_a_rate_that_teaches_nothing_is_refused(tmp_path: Path, capsys, rate: str) -> None:
+    assert pretrain.main(["--out", str(tmp_path / "out"), "--rate", rate]) == 2
+    assert f"--rate is {float(rate)}: expected more than 0, at most 1" in capsys.readouterr().err
 
 
 def test_a_folder_is_no_file_to_write(tmp_path: Path, capsys) -> None:

@@ -17,6 +17,7 @@ ALIKE = 30  # slots that are taken together, or too few features tell how far fr
 PRIOR = 10  # features that the mean of all is worth beside those of ALIKE slots
 PIECE = 4096  # features that are looked at together
 FAINTEST = 1e-6  # share of the features that float32 cannot tell from nothing
+QUIETEST = 0.6  # of how much distances differ from what is usual at all slots: no spread is finer
 ROUNDING = 1e-3  # of a distance, in shares of the features: it is a difference of squares in float32
 
 
@@ -42,7 +43,9 @@ def fill(banks: nn.ModuleList, parts: Iterable[list[Tensor]], count: int, genera
 def settle(bank: MemoryBank, rows: Tensor) -> None:
     """Find how far from each slot, and from those most like it, these other normal features are, (n, C).
 
-    From the few that there may be the mean of all is not forgotten. With none, distances stay as they are.
+    From the few that there may be the mean of all is not forgotten. A rough place is forgiven what is usual
+    there; a quiet one is not magnified, or a little other light on an empty background drowns the part. With
+    none, distances stay as they are.
     """
     bank.usual.zero_()
     bank.spread.fill_(1)
@@ -56,9 +59,10 @@ def settle(bank: MemoryBank, rows: Tensor) -> None:
     alike = torch.cdist(slots, slots).topk(min(ALIKE, len(slots)), largest=False).indices
     count, total, square = of_slot[:, alike].sum(dim=2) + PRIOR * seen.mean(dim=1, keepdim=True)
     usual = total / count
-    bank.usual.copy_(usual)
-    bank.spread.copy_((square / count - usual.square()).clamp(min=0).sqrt())
-    bank.spread.clamp_(min=_noise(bank))
+    spread = (square / count - usual.square()).clamp(min=0).sqrt()
+    overall = float((distance - usual[slot]).std(correction=0))
+    bank.usual.copy_(usual.clamp(min=float(distance.double().mean())))
+    bank.spread.copy_(spread.clamp(min=QUIETEST * overall)).clamp_(min=_noise(bank))
 
 
 @torch.no_grad()

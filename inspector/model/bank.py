@@ -3,7 +3,7 @@
 After PatchCore (Roth et al., CVPR 2022), a bank for each level by itself: on which scale a defect shows
 differs from part to part, and the level that shows it must not drown in the others. How far off a normal
 place lies depends on what it shows: more where the surface is rough or bright. So each slot knows how far
-from it is usual.
+from it is usual, if that is more than elsewhere.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class MemoryBank(nn.Module):
     """N features of normal parts, measured against on a grid of side × side places."""
 
     slots: Tensor  # (N, C)
-    usual: Tensor  # (N,) mean distance of normal features whose nearest slot it is
-    spread: Tensor  # (N,) its standard deviation
+    usual: Tensor  # (N,) mean distance of normal features whose nearest slot it is, or of all if that is more
+    spread: Tensor  # (N,) its standard deviation, or a share of that of all
     centre: Tensor  # (C,)
 
     def __init__(self, slots: int, channels: int, side: int):

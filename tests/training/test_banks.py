@@ -8,7 +8,7 @@ from inspector.model.bank import MemoryBank
 from inspector.model.network import build
 from inspector.model.records import Architecture
 from inspector.model.restore import Restorer
-from training.banks import ALIKE, PRIOR, ROUNDING, fill, rounding, settle, usual
+from training.banks import ALIKE, PRIOR, QUIETEST, ROUNDING, fill, rounding, settle, usual
 
 SMALL = Architecture(method="restore", size=64, patch=8, dim=16, depth=1, heads=2, slots=10)
 
@@ -56,13 +56,40 @@ def test_what_is_usual_round_a_slot_is_that_of_the_features_nearest_to_it_and_it
     rows += 0.3 * torch.randn(rows.shape, generator=generator) * (1 + (rows[:, :1] > 50) * 3)
     settle(bank, rows)
     distance, slot = torch.cdist(rows.double(), bank.slots.double()).min(dim=1)
+    found = []
     for kind in (slot < ALIKE, slot >= ALIKE):
         share = float(PRIOR / (PRIOR + kind.sum()))
         mean = distance[kind].mean().lerp(distance.mean(), share)
         square = distance[kind].square().mean().lerp(distance.square().mean(), share)
-        of_kind = slot[kind]
-        assert bank.usual[of_kind].numpy() == pytest.approx(float(mean), rel=1e-3)
-        assert bank.spread[of_kind].numpy() == pytest.approx(float((square - mean**2).sqrt()), rel=1e-2)
+        found.append((slot[kind], float(mean), float((square - mean**2).sqrt())))
+    (quiet, low, fine), (rough, high, coarse) = found
+    overall = float(torch.cat([distance[slot < ALIKE] - low, distance[slot >= ALIKE] - high]).std())
+    assert bank.usual[rough].numpy() == pytest.approx(high, rel=1e-3)
+    assert bank.spread[rough].numpy() == pytest.approx(coarse, rel=1e-2)
+    assert fine < QUIETEST * overall
+    assert bank.usual[quiet].numpy() == pytest.approx(float(distance.mean()), rel=1e-3)
+    assert bank.spread[quiet].numpy() == pytest.approx(QUIETEST * overall, rel=1e-2)
+
+
+def test_a_quiet_place_is_not_magnified() -> None:
+    """The upper half of a part is as good as empty; a little other light there is no scratch."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part() -> Tensor:
+        noise = torch.rand(1, 4, 8, 8, generator=generator)
+        noise[:, :, :4] *= 0.001
+        noise[:, 0, 4:] += 20
+        return noise
+
+    bank = MemoryBank(200, 4, 8)
+    fill(nn.ModuleList([bank]), ([part()] for _ in range(60)), 60, generator)
+    lit = part()
+    lit[:, :, :4] += 0.05  # fifty times what it varies by
+    scratched = part()
+    scratched[:, :, 1, 1] += 0.5
+    normal = bank(torch.cat([part() for _ in range(20)]))
+    assert float(bank(lit)[:, :4].max()) < float(normal[:, 4:].max())
+    assert float(bank(scratched)[0, 1, 1]) > float(normal.max())
 
 
 def test_without_others_than_the_slots_distances_stay_as_they_are() -> None:

@@ -248,13 +248,14 @@ def test_respawns_leak_neither_memory_nor_descriptors_nor_processes(root, start)
     camera = start(root, slots=2)
     listen(camera, has(FrameReady))
     shared, descriptors = shared_memory(), len(list(Path("/proc/self/fd").iterdir()))
+    others = len(psutil.Process().children()) - 1  # such as the nursery, if another test was before
     for _ in range(3):
         os.kill(camera.pid, signal.SIGKILL)
         listen(camera, lambda events: has(Down)(events) and has(Opened)(events))
     assert rings() == 1
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
     assert shared_memory() == shared
-    assert len(psutil.Process().children()) <= 2  # the last one killed may wait to be reaped
+    assert len(psutil.Process().children()) <= others + 2  # the last one killed may wait to be reaped
     camera.stop()
     assert rings() == 0
 

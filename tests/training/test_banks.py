@@ -24,15 +24,20 @@ def test_each_bank_holds_its_own_features_of_all_parts() -> None:
         assert float(bank(parts[0] + 20).min()) > 5
 
 
+def two_halves(generator: torch.Generator, noise_above: float) -> Tensor:
+    """A part, (1, 4, 8, 8): noise of 1 in the lower half, of another colour, and of this in the upper one."""
+    part = torch.rand(1, 4, 8, 8, generator=generator)
+    part[:, :, :4] *= noise_above
+    part[:, 0, 4:] += 20
+    return part
+
+
 def test_rough_places_may_lie_farther_off_than_smooth_ones() -> None:
     """The upper half of a part is smooth, the lower one rough and of another colour."""
     generator = torch.Generator().manual_seed(0)
 
     def part() -> Tensor:
-        noise = torch.rand(1, 4, 8, 8, generator=generator)
-        noise[:, :, :4] *= 0.1
-        noise[:, 0, 4:] += 20
-        return noise
+        return two_halves(generator, 0.1)
 
     bank = MemoryBank(200, 4, 8)
     parts = [part() for _ in range(60)]
@@ -76,10 +81,7 @@ def test_a_quiet_place_is_not_magnified() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def part() -> Tensor:
-        noise = torch.rand(1, 4, 8, 8, generator=generator)
-        noise[:, :, :4] *= 0.001
-        noise[:, 0, 4:] += 20
-        return noise
+        return two_halves(generator, 0.001)
 
     bank = MemoryBank(200, 4, 8)
     fill(nn.ModuleList([bank]), ([part()] for _ in range(60)), 60, generator)

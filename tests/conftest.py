@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -11,6 +13,10 @@ from tests.recorder import Recorder
 from tests.station import Station, write_bundle, write_pictures
 
 SERVERS = {"pyModbusTCP": Recorder, "libmodbus": LibmodbusRecorder}
+if "PYTEST_XDIST_WORKER" in os.environ:  # beside others: one thread, and for what it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 both = pytest.mark.parametrize("plc", SERVERS, indirect=True)  # for tests of the handshake
 
 

@@ -215,12 +215,12 @@ class _SilentOnce(SlowPlc):
 def test_a_verdict_found_in_the_registers_stays_while_it_is_young(station, plc, old):
     relay = _SilentOnce(plc.port)
     station.port = relay.port
-    start(station, plc, deadline_ms=2000 if old else 60_000)
+    start(station, plc, deadline_ms=5000 if old else 60_000)
     plc.trigger(1, part=5)
     until(relay.has_kept.is_set, "a verdict whose arrival nobody confirms", 30)
     assert plc.verdicts() == [(1, PASS)]
     before = len(plc.writes())
-    time.sleep(2.5 if old else 0.5)
+    time.sleep(5.5 if old else 0.5)
     relay.go.set()
     until(lambda: len(plc.writes()) > before, "the first write of the new connection", 20)
     first = plc.writes()[before].values

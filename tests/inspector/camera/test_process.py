@@ -236,8 +236,10 @@ def test_stop_ends_the_process_and_may_be_called_twice(root, start):
     assert (camera.state, camera.connection, camera.poll()) == ("stopped", None, [])
 
 
-def shared_memory():
-    return set(Path("/dev/shm").iterdir())
+def named_memory(pid="self"):
+    """Mapped shared memory that has a name, and so would outlive its process."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [line for line in lines if "/dev/shm/" in line and "(deleted)" not in line]
 
 
 def rings():
@@ -247,14 +249,15 @@ def rings():
 def test_respawns_leak_neither_memory_nor_descriptors_nor_processes(root, start):
     camera = start(root, slots=2)
     listen(camera, has(FrameReady))
-    shared, descriptors = shared_memory(), len(list(Path("/proc/self/fd").iterdir()))
+    named, descriptors = named_memory(), len(list(Path("/proc/self/fd").iterdir()))
     others = len(psutil.Process().children()) - 1  # such as the nursery, if another test was before
     for _ in range(3):
         os.kill(camera.pid, signal.SIGKILL)
         listen(camera, lambda events: has(Down)(events) and has(Opened)(events))
     assert rings() == 1
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
-    assert shared_memory() == shared
+    assert named_memory() == named
+    assert named_memory(camera.pid) == []
     assert len(psutil.Process().children()) <= others + 2  # the last one killed may wait to be reaped
     camera.stop()
     assert rings() == 0
@@ -274,13 +277,12 @@ time.sleep(60)
 
 
 def test_killing_the_daemon_ends_the_camera_process_and_frees_everything(root):
-    shared = shared_memory()
     daemon = subprocess.Popen([sys.executable, "-c", DAEMON, str(root)], stdout=subprocess.PIPE, text=True)
     with daemon:
         child = psutil.Process(int(daemon.stdout.readline()))
+        assert named_memory(daemon.pid) == named_memory(child.pid) == []
         daemon.kill()
     child.wait(PATIENCE_S)
-    assert shared_memory() == shared
 
 
 def test_the_camera_process_imports_neither_torch_nor_the_daemon():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from inspector.camera.folder import SUFFIXES, images_in
@@ -26,6 +27,10 @@ def check_station(settings: Settings) -> Iterator[str]:
             yield _check_camera(camera)
         except InspectorError as error:
             problems.append(error)
+    if settings.engine.runtime == "openvino" and find_spec("openvino") is None:
+        problems.append(
+            SettingsError("engine.runtime = 'openvino': not installed; pip install openvino, or take 'torch'")
+        )
     for recipe in sorted({camera.recipe for camera in settings.camera}):
         try:
             yield _check_bundle(settings, recipe)

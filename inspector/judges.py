@@ -40,7 +40,7 @@ def open_engine(bundle: Bundle, settings: EngineSettings, together: int = 1) -> 
 
     if resolve(settings.device).type == "cpu":
         together = 1  # there a batch costs nearly what its parts cost: docs/performance.md
-    return Engine(bundle, settings.device, settings.precision, settings.threads, together)
+    return Engine(bundle, settings.device, settings.precision, settings.threads, together, settings.runtime)
 
 
 class Broken:

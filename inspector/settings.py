@@ -179,6 +179,7 @@ class EngineSettings(Section):
     device: Device = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    runtime: Literal["torch", "openvino"] = "torch"
 
 
 class Logging(Section):

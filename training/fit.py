@@ -24,7 +24,8 @@ from tqdm import tqdm
 from inspector.errors import TrainingError
 from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
-from inspector.model.engine import PRECISIONS, describe
+from inspector.model.engine import describe
+from inspector.model.fast import PRECISIONS
 from inspector.model.network import Network, build
 from training import checkpoint, distributed, report
 from training.checkpoint import Progress

@@ -54,7 +54,7 @@ def measure(
     """The figures, in milliseconds of one part from picture to score and map. Raises ModelError."""
     process, device = psutil.Process(), resolve(settings.device)
     before = process.memory_info().rss
-    engine = Engine(bundle, settings.device, settings.precision, settings.threads)
+    engine = Engine(bundle, settings.device, settings.precision, settings.threads, runtime=settings.runtime)
     engine.warm_up()
     resident = process.memory_info().rss
     image = _picture(size)
@@ -74,6 +74,7 @@ def measure(
         "machine": platform.processor() or platform.machine(),
         "device": engine.device,
         "precision": engine.precision,
+        "runtime": engine.runtime,
         "threads": torch.get_num_threads(),
         "bundle": bundle.id,
         "architecture": {"method": bundle.architecture.method, "size": bundle.architecture.size},

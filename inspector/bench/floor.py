@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inspector.bench.timing import Times
 from inspector.model.bundle import Bundle
-from inspector.model.engine import PRECISIONS, error_of, plain_network
+from inspector.model.fast import PRECISIONS, error_of, plain_network
 from inspector.model.scoring import smooth
 
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices

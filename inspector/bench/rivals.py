@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inspector.errors import InspectorError
 from inspector.model.bundle import Bundle
-from inspector.model.engine import error_of, plain_network
+from inspector.model.fast import error_of, plain_network
 from inspector.model.preprocess import picture, tensor
 from inspector.model.scoring import image_score, smooth
 

@@ -48,7 +48,7 @@ def engine(figures: dict[str, Any]) -> list[Table]:
     a, least = figures["architecture"], figures["floor"]
     table = _table(
         f"{a['method']} at {a['size']} pixels on {figures['device']}, {figures['precision']}, "
-        f"{figures['threads']} threads (ms, picture → score and map; in turns)",
+        f"{figures['threads']} threads, {figures['runtime']} (ms, picture → score and map; in turns)",
         "what",
     )
     table.add_column("p50 on the processors", justify="right")

@@ -16,22 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inspector.errors import ModelError
-from inspector.model import bundle as bundles
 from inspector.model import selftest
 from inspector.model.bundle import Bundle
-from inspector.model.folding import fold
+from inspector.model.fast import PRECISIONS, RUNTIMES, fast
 from inspector.model.graph import Line, Replay
-from inspector.model.network import Network, build
 from inspector.model.pace import MOST, Pace, sizes
 from inspector.model.preprocess import Image, Normalise, picture
 from inspector.model.scoring import image_score, smooth
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-FAITHFUL = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.1}  # share of the map's peak that folding may move
 TIMED = 10  # batches of each size
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEEP, LARGEST = 1 << 30, 32 << 20  # bytes; glibc allows no more for the second
@@ -57,10 +51,11 @@ class Engine:
     device: "auto" takes the first GPU if there is one; "cpu"; "cuda" or "cuda:1".
     precision: "float32", "bfloat16" or "float16" (of the matrix products; memory and map stay float32).
     threads: on the CPU; 0 leaves it to torch.
+    runtime: of the network, "torch" or, on a CPU, "openvino".
     together: so many pictures may wait at once, and are scored in batches where warm_up() finds that these
     pay and say what the network says of each picture alone.
 
-    The network is folded (folding.py) at load, and must then still say what it said. On a GPU everything from
+    The network is made fast at load, and must then still say what it said (fast.py). On a GPU everything from
     the uint8 picture to score and map is one CUDA graph (graph.py). Resizing is on the host on any device.
     Raises ModelError when the device is missing, too small, or the weights do not fit; BundleError.
     """
@@ -72,15 +67,24 @@ class Engine:
         precision: str = "float32",
         threads: int = 0,
         together: int = 1,
+        runtime: str = "torch",
     ) -> None:
         if precision not in PRECISIONS:
             raise ModelError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if runtime not in RUNTIMES:
+            raise ModelError(f"runtime is {runtime!r}: expected one of {', '.join(RUNTIMES)}")
         if threads > 0:
             torch.set_num_threads(threads)
         self.bundle = bundle
         self.precision = precision
         self._device = resolve(device)
         self.device = describe(self._device)
+        self.runtime = runtime
+        if runtime == "openvino" and self._device.type != "cpu":
+            raise ModelError(
+                f"runtime is 'openvino', which is for the CPU, and the model runs on {self.device}; set the "
+                "device to 'cpu', or the runtime to 'torch'"
+            )
         self._normalise = Normalise(bundle.preprocessing, self._device)
         self._line: Line | None = None
         self._replays: dict[tuple[np.dtype[Any], tuple[int, ...]], Replay] = {}
@@ -89,7 +93,9 @@ class Engine:
         if self._device.type == "cpu":
             _keep_memory()
         with _failures_named(self.device), torch.inference_mode():
-            self._network = self._folded()
+            shown = picture(selftest.picture(bundle.preprocessing), bundle.preprocessing)
+            x = self._normalise(torch.from_numpy(shown).to(self._device))
+            self._network = fast(bundle, precision, runtime, threads, x)
 
     @property
     def together(self) -> int:
@@ -179,7 +185,7 @@ class Engine:
             if self._device.type == "cuda":
                 ready = time.perf_counter()
                 answers, computed = self._replay(pixels)(pixels)
-                size = self._network.architecture.size
+                size = self.bundle.architecture.size
                 scores, maps = answers[:, 0].tolist(), answers[:, 1:].reshape(len(small), size, size)
             else:
                 x = self._input(torch.from_numpy(pixels))
@@ -229,7 +235,7 @@ class Engine:
 
     def _errors(self, x: Tensor) -> Tensor:
         """(B, S, S) of the network's input."""
-        return error_of(self._network, x, self.bundle, self.precision)
+        return self._network(x)
 
     def _input(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) of B pictures."""
@@ -247,31 +253,6 @@ class Engine:
         """(B, 1 + S·S): scores, then maps, in one piece: what is read back from a GPU."""
         score_map = smooth(self._errors(self._input(pixels)), self.bundle.scoring.sigma)
         return torch.cat([image_score(score_map, self.bundle.scoring)[:, None], score_map.flatten(1)], dim=1)
-
-    def _folded(self) -> Network:
-        """The network made fast; as it was where that changes what it says, as of an odd backbone."""
-        network = plain_network(self.bundle).to(self._device)
-        if self._device.type == "cuda" and self.precision != "float32":
-            network = network.to(memory_format=torch.channels_last)  # as tensor cores want it
-        x = self._normalise(
-            torch.from_numpy(
-                picture(selftest.picture(self.bundle.preprocessing), self.bundle.preprocessing)
-            ).to(self._device)
-        )
-        plain = error_of(network, x, self.bundle, self.precision)
-        if not plain.isfinite().all():
-            return network  # its score must stay no number, which packed activations would hide
-        network.for_inference()
-        fold(network, lambda: error_of(network, x, self.bundle, self.precision))
-        off = (error_of(network, x, self.bundle, self.precision) - plain).abs().max() / plain.abs().max()
-        if off <= FAITHFUL[self.precision]:
-            return network
-        logger.warning(
-            "bundle %s runs as it was trained, not folded: that would move its map by %.2g of its peak",
-            self.bundle.id[:12],
-            float(off),
-        )
-        return plain_network(self.bundle).to(self._device)
 
 
 def _answer(scored: Scored) -> tuple[float, ...]:
@@ -325,34 +306,12 @@ def describe(device: torch.device) -> str:
     return f"cuda:{torch.cuda.get_device_name(device)}" if device.type == "cuda" else "cpu"
 
 
-def error_of(network: Network, x: Tensor, bundle: Bundle, precision: str) -> Tensor:
-    """(B, S, S) error map of the network's input x, not smoothed, in this precision."""
-    kind = x.device.type
-    reduced = precision != "float32"
-    # a graph must not depend on what autocast has cached outside of it
-    with torch.autocast(kind, PRECISIONS[precision], enabled=reduced, cache_enabled=kind == "cpu"):
-        return network.anomaly_map(x, bundle.scoring)
-
-
 def _keep_memory() -> None:
     """Let glibc keep what it was given back: else every part has its tensors mapped and cleared anew."""
     with suppress(OSError, AttributeError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, KEEP)
         mallopt(M_MMAP_THRESHOLD, LARGEST)
-
-
-def plain_network(bundle: Bundle) -> Network:
-    """The network as it was trained, to infer with, on the CPU. Raises ModelError and BundleError."""
-    network = build(bundle.architecture)
-    try:
-        network.load_state_dict(bundles.weights(bundle))
-    except RuntimeError as error:
-        raise ModelError(
-            f"the weights of bundle {bundle.id[:12]} do not fit its network; a bundle of another "
-            f"version must be trained anew: {error}"
-        ) from error
-    return network.eval()
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inspector.model.tracing import converting
+
 EPSILON = 1e-12
 
 
@@ -82,7 +84,9 @@ def linear(matrix: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 def _shrunk(w: Tensor) -> Addressing:
     """Equation 10 without gradients, in fewer passes: ε matters only to a weight within 1e-10 of λ."""
-    shrunk = F.threshold(w, 1 / w.shape[-1], 0.0)  # lets NaN through
+    least = 1 / w.shape[-1]
+    # both let NaN through; the quicker one OpenVINO does not know
+    shrunk = w * (w > least) if converting() else F.threshold(w, least, 0.0)
     total = shrunk.sum(dim=-1, keepdim=True)
     empty = ~(total > 0)
     kept = empty.to(w.dtype)  # a choice by multiplying: torch.where takes longer than all the rest

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inspector.model.records import Scoring
+from inspector.model.tracing import converting
 
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5  # a window of 11
@@ -50,8 +51,8 @@ def _matrix(size: int, sigma: float, radius: int, device: torch.device) -> Tenso
 
 def blur(x: Tensor, sigma: float, radius: int) -> Tensor:
     """Gaussian filter over the last two dimensions: (..., H, W) -> (..., H, W), float32."""
-    h, w = x.shape[-2:]
-    if x.numel() == h * w:
+    h, w = int(x.shape[-2]), int(x.shape[-1])
+    if x.numel() == h * w and not converting():  # OpenVINO knows no strided views
         return _turned(_turned(x.reshape(h, w), sigma, radius), sigma, radius).reshape(x.shape)
     return _matrix(h, sigma, radius, x.device) @ x @ _matrix(w, sigma, radius, x.device).T
 

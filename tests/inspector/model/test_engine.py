@@ -212,7 +212,7 @@ def test_out_of_memory_is_a_model_error(stored: Bundle, monkeypatch: pytest.Monk
     def exhausted(*_: object) -> None:
         torch.empty(1 << 50)
 
-    monkeypatch.setattr(engine._network, "anomaly_map", exhausted)
+    monkeypatch.setattr(engine, "_network", exhausted)
     with pytest.raises(ModelError, match="cpu is out of memory"):
         engine.score(RGB)
 

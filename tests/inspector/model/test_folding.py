@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from inspector.demo.parts import draw
-from inspector.model import engine as engines
+from inspector.model import fast as making
 from inspector.model import packed
 from inspector.model.bank import MemoryBank
-from inspector.model.engine import PRECISIONS, Engine
+from inspector.model.engine import Engine
+from inspector.model.fast import PRECISIONS
 from inspector.model.folding import fold
 from inspector.model.network import METHODS, Network, build
 from inspector.model.preprocess import picture, tensor
@@ -146,7 +147,7 @@ def test_a_norm_whose_input_others_read_too_is_seen_and_the_network_left_as_it_w
         network.load_state_dict(state)
         return network
 
-    monkeypatch.setattr(engines, "plain_network", lambda bundle: odd(bundle).eval())
+    monkeypatch.setattr(making, "plain_network", lambda bundle: odd(bundle).eval())
     image = np.random.default_rng(0).integers(0, 256, (70, 80, 3)).astype(np.uint8)
     x = tensor(picture(image, stored.preprocessing), stored.preprocessing, CPU)
     expected = odd(None).eval()(x).detach()

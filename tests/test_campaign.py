@@ -17,6 +17,7 @@ DEADLINE_MS, TIMEOUT_MS = 1500, 200
 MS = 1_000_000
 NORMAL, OTHER, ODD = "normal-000.png", "normal-001.png", "odd-000.png"
 SCORES = {NORMAL: 0.5, OTHER: 0.6, ODD: 2.0}
+pytestmark = pytest.mark.alone
 
 
 class Story:

@@ -12,6 +12,7 @@ from tests.station import camera, until
 
 PASS, REJECT, FAULT = 1, 2, 3
 DEADLINE_MS = 20_000  # a busy test machine is no late model
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

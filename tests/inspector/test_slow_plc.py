@@ -13,6 +13,7 @@ from tests.station import camera, until
 DELAY_S = 0.12
 ALLOWED_S = 1.0
 BASES = (100, 120, 140, 160)
+pytestmark = pytest.mark.alone
 
 
 @pytest.mark.parametrize("trigger", ["plc", "camera"])

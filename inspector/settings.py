@@ -181,6 +181,12 @@ class EngineSettings(Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     runtime: Literal["torch", "openvino"] = "torch"
 
+    @model_validator(mode="after")
+    def _openvino_is_for_the_cpu(self) -> EngineSettings:
+        if self.runtime == "openvino" and (self.device.startswith("cuda") or self.precision != "float32"):
+            raise ValueError('runtime = "openvino" needs the CPU and precision = "float32"')
+        return self
+
 
 class Logging(Section):
     """Log lines of the process itself (decisions are in the audit log)."""

@@ -19,6 +19,7 @@ from inspector.errors import InspectorError, LogError, ModelError
 from inspector.journal import Journal
 from inspector.judges import judge_of
 from inspector.model.bundle import CURRENT
+from inspector.model.converted import give_up
 from inspector.settings import Settings
 
 Stamp = tuple[int, int]
@@ -97,6 +98,7 @@ class Swapper:
 
     def close(self) -> None:
         """Wait for nothing."""
+        give_up()
         for coming in self._coming.values():
             coming.thread.shutdown(wait=False, cancel_futures=True)
 

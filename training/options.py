@@ -18,7 +18,7 @@ FEATURE_STEPS = 300  # … and many parts teach it no more
 FEATURE_HELD_OUT = 0.15  # the blend of its errors is found on them
 FEATURE_LEARNING_RATE = 1e-3
 RESTORE_EPOCHS = {"paper": 20_000, "small": 2000, "tiny": 500}  # at most, for few parts have short ones …
-RESTORE_STEPS = {"paper": 20_000, "small": 1800, "tiny": 500}  # … damage is new each time: parts do not count
+RESTORE_STEPS = {"paper": 20_000, "small": 600, "tiny": 500}  # … damage is new each time: parts do not count
 RESTORE_LEARNING_RATE = 2e-3
 SYMMETRIES = ("flip-x", "flip-y", "turn-90", "turn")
 

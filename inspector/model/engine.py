@@ -51,7 +51,7 @@ class Engine:
     device: "auto" takes the first GPU if there is one; "cpu"; "cuda" or "cuda:1".
     precision: "float32", "bfloat16" or "float16" (of the matrix products; memory and map stay float32).
     threads: on the CPU; 0 leaves it to torch.
-    runtime: of the network, "torch" or, on a CPU, "openvino".
+    runtime: of the network, "torch" or, on a CPU in float32, "openvino".
     together: so many pictures may wait at once, and are scored in batches where warm_up() finds that these
     pay and say what the network says of each picture alone.
 
@@ -80,10 +80,10 @@ class Engine:
         self._device = resolve(device)
         self.device = describe(self._device)
         self.runtime = runtime
-        if runtime == "openvino" and self._device.type != "cpu":
+        if runtime == "openvino" and (self._device.type, precision) != ("cpu", "float32"):
             raise ModelError(
-                f"runtime is 'openvino', which is for the CPU, and the model runs on {self.device}; set the "
-                "device to 'cpu', or the runtime to 'torch'"
+                f"runtime is 'openvino', which is for the CPU in float32; the model runs on {self.device} "
+                f"in {precision}; set device to 'cpu' and precision to 'float32', or runtime to 'torch'"
             )
         self._normalise = Normalise(bundle.preprocessing, self._device)
         self._line: Line | None = None
@@ -129,7 +129,7 @@ class Engine:
 
         Where none is recorded for this device and precision it must be finite, and the same twice.
         """
-        who = f"bundle {self.bundle.id[:12]} on {self.device}, {self.precision}"
+        who = f"bundle {self.bundle.id[:12]} on {self.device}, {self.precision}, {self.runtime}"
         found, threshold = self.answer(), self.bundle.threshold
         here = threshold is not None and (threshold.device, threshold.precision) == (
             self.device,

@@ -39,7 +39,7 @@ def fast(bundle: Bundle, precision: str, runtime: str, threads: int, x: Tensor) 
     if not wanted.isfinite().all():
         return plain  # its score must stay no number, which activations made fast would hide
     if runtime == "openvino":
-        return _faithful(Converted(bundle, precision, threads), wanted, bundle, precision, x)
+        return _faithful(Converted(bundle, threads), wanted, bundle, x)
     network.for_inference()
     fold(network, lambda: plain(x))
     off = _moved(plain(x), wanted)
@@ -53,13 +53,13 @@ def fast(bundle: Bundle, precision: str, runtime: str, threads: int, x: Tensor) 
     return partial(error_of, plain_network(bundle).to(x.device), bundle=bundle, precision=precision)
 
 
-def _faithful(converted: Errors, wanted: Tensor, bundle: Bundle, precision: str, x: Tensor) -> Errors:
+def _faithful(converted: Errors, wanted: Tensor, bundle: Bundle, x: Tensor) -> Errors:
     """It, if it says what is wanted of x. Raises ModelError."""
     off = _moved(converted(x), wanted)
-    if not off <= FAITHFUL[precision]:
+    if not off <= FAITHFUL["float32"]:
         raise ModelError(
-            f"bundle {bundle.id[:12]} in {precision} by OpenVINO: the map of a test picture moves by "
-            f"{off:.2g} of its peak, expected at most {FAITHFUL[precision]:g}; set engine.runtime to 'torch'"
+            f"bundle {bundle.id[:12]} by OpenVINO: the map of a test picture moves by {off:.2g} of its peak, "
+            f"expected at most {FAITHFUL['float32']:g}; set engine.runtime to 'torch'"
         )
     return converted
 

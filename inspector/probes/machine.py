@@ -9,9 +9,11 @@ import platform
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from inspector.doctor import FAIL, OK, WARN, Finding
+from inspector.errors import ModelError
 from inspector.settings import Settings
 
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -57,6 +59,12 @@ def libraries(settings: Settings) -> Iterator[Finding]:
     """Every library that a station loads, imported: a version alone does not show a missing libGL."""
     for module, distribution in LIBRARIES.items():
         yield _library(module, distribution)
+    if settings.engine.runtime == "openvino":
+        from inspector.model.converted import library
+
+        with suppress(ModelError):
+            library()  # first: it tells its maker nothing then
+        yield _library("openvino", "openvino")
 
 
 def _library(module: str, distribution: str) -> Finding:

@@ -1,26 +1,33 @@
 """OpenVINO says what torch says, or is not taken."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from inspector import check
 from inspector.demo.parts import draw
 from inspector.errors import ModelError, SettingsError
+from inspector.judges import open_engine
 from inspector.model import bundle as bundles
-from inspector.model import convert, fast
+from inspector.model import convert, converted, fast
 from inspector.model import engine as engines
 from inspector.model.bundle import Bundle
+from inspector.model.converted import Converted
 from inspector.model.engine import Engine
 from inspector.model.network import METHODS, build
 from inspector.model.records import Preprocessing, Scoring, preset
 from inspector.plc.registers import Status
 from inspector.settings import load
 from tests.inspector.model.test_folding import lively
-from tests.station import camera, until
+from tests.station import camera, until, write_bundle
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 
@@ -43,7 +50,7 @@ def test_it_says_what_torch_says(recipe: Path, method: str) -> None:
     bundle = lively_bundle(recipe, method)
     torch_engine = Engine(bundle, "cpu")
     engine = Engine(bundle, "cpu", runtime="openvino")
-    assert not isinstance(engine._network, torch.nn.Module)
+    assert isinstance(engine._network, Converted)
     images = [draw(np.random.default_rng(k))[0] for k in range(3)]
     for one, found in zip(images, engine.score_together(images), strict=True):
         wanted = torch_engine.score(one)
@@ -95,7 +102,7 @@ def test_a_missing_package_is_named(stored: Bundle, monkeypatch: pytest.MonkeyPa
 def test_it_is_for_the_cpu(stored: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "resolve", lambda _: torch.device("cuda"))
     monkeypatch.setattr(engines, "describe", lambda _: "cuda:NVIDIA H100")
-    with pytest.raises(ModelError, match=r"'openvino'.*on cuda:NVIDIA H100; set the device to 'cpu'"):
+    with pytest.raises(ModelError, match=r"'openvino'.*on cuda:NVIDIA H100 in float32; set device to"):
         Engine(stored, "auto", runtime="openvino")
 
 
@@ -105,12 +112,47 @@ def test_an_unknown_runtime_is_refused(stored: Bundle) -> None:
 
 
 def test_the_daemon_judges_with_it_by_the_threshold_of_torch(quick_station, plc) -> None:
+    models = quick_station.data / "models" / "part"
+    answer = Engine(bundles.active(models), "cpu").answer()
+    bundle = write_bundle(models, self_test=answer)
     quick_station.write(camera(), more='runtime = "openvino"')
+    engine = open_engine(bundle, load(quick_station.config).engine)
+    assert isinstance(engine._network, Converted)
+    engine.self_test()
     quick_station.start()
     until(lambda: plc.status() & Status.READY, "READY", 120)
     plc.trigger(1)
     until(lambda: plc.verdicts(), "a verdict", 30)
     assert plc.verdicts() == [(1, 1)]
+
+
+def test_settings_refuse_it_where_it_is_not_for(quick_station) -> None:
+    for other in ('precision = "bfloat16"', 'device = "cuda"'):
+        quick_station.write(camera(), more=f'runtime = "openvino"\n{other}')
+        with pytest.raises(SettingsError, match=r'engine.*runtime = "openvino" needs the CPU'):
+            load(quick_station.config)
+
+
+def test_it_tells_its_maker_nothing(tmp_path: Path) -> None:
+    code = (
+        "import psutil; from inspector.model.converted import library; library().Core()\n"
+        "assert psutil.Process().children() == []"
+    )
+    home = os.environ | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=home, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_ends_waits_for_no_conversion(stored: Bundle) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(Engine, stored, "cpu", runtime="openvino")
+        until(lambda: converted._running, "a conversion")
+        (process,) = converted._running
+        converted.give_up()
+        with pytest.raises(ModelError, match="'openvino': exit status -9"):
+            coming.result(20)
+    assert not psutil.pid_exists(process.pid)
+    assert not converted._running
 
 
 def test_the_check_of_a_station_names_a_missing_package(quick_station, monkeypatch) -> None:

@@ -56,7 +56,7 @@ def test_any_weight_matrix_that_is_off_by_five_percent_shows(engine, monkeypatch
     for name in names:
         altered = weights | {name: weights[name] * 1.05}
         monkeypatch.setattr(bundles, "weights", lambda _, state=altered: state)
-        with pytest.raises(ModelError, match=r"self-test of bundle \w{12} on cpu, float32: .*is off by"):
+        with pytest.raises(ModelError, match=r"self-test of bundle \w{12} on cpu, float32, torch: .*off by"):
             Engine(engine.bundle, "cpu").self_test()
     monkeypatch.undo()
     Engine(engine.bundle, "cpu").self_test()

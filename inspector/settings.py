@@ -6,11 +6,10 @@ Order of precedence: environment (INSPECTOR_PLC__HOST=…), station.toml, defaul
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -34,6 +33,7 @@ from inspector.fields import (
     some,
 )
 from inspector.plc.registers import INSPECTOR_REGISTERS, PLC_REGISTERS
+from inspector.station_file import read
 
 ENV_FILE_KEY = overrides.FILE_KEY
 
@@ -339,7 +339,7 @@ def load(path: Path) -> Settings:
 
     Raises SettingsError naming file, key, what was found and what was expected.
     """
-    table = _read(path)
+    table = read(path, Settings.model_fields)
     overrides.refuse_unknown(path, table, Settings.model_fields)
     try:
         settings = _Loaded(**table)
@@ -351,34 +351,6 @@ def load(path: Path) -> Settings:
     except NotJsonError as error:
         raise SettingsError(overrides.not_json(error, Settings.model_fields)) from None
     return _anchored(settings, path.resolve().parent)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # some editors put a mark in front
-    except FileNotFoundError:
-        raise SettingsError(
-            f"{path}: no such file; expected a station file (give one with --config, or copy station.toml)"
-        ) from None
-    except IsADirectoryError:
-        raise SettingsError(f"{path}: is a folder; expected a station file such as station.toml") from None
-    except PermissionError:
-        raise SettingsError(f"{path}: may not be read by this user; expected a readable file") from None
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected a station file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: not valid TOML: {error}") from None
-    except RecursionError:
-        raise SettingsError(f"{path}: not a station file: it is nested too deeply") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise SettingsError(f"{path}: not UTF-8 text (at line {line}); expected a TOML file") from None
-    for key in table:
-        if key not in Settings.model_fields and key.startswith("_"):  # pydantic-settings has such arguments
-            raise SettingsError(
-                f"{path}: {key}: unknown key; expected one of {', '.join(Settings.model_fields)}"
-            )
-    return table
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

@@ -17,7 +17,7 @@ from inspector.demo.parts import draw
 from inspector.errors import ModelError, SettingsError
 from inspector.judges import open_engine
 from inspector.model import bundle as bundles
-from inspector.model import convert, converted, fast
+from inspector.model import converted, fast
 from inspector.model import engine as engines
 from inspector.model.bundle import Bundle
 from inspector.model.converted import Converted
@@ -164,18 +164,25 @@ def test_the_check_of_a_station_names_a_missing_package(quick_station, monkeypat
         list(check.check_station(settings))
 
 
-def test_a_network_that_cannot_be_converted_is_named(
-    stored: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Odd(torch.nn.Module):
-        def __init__(self, bundle: Bundle) -> None:
-            super().__init__()
+def test_a_network_that_cannot_be_converted_is_named(stored: Bundle, tmp_path: Path) -> None:
+    code = """
+import sys, torch
+from inspector.model import convert
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.linalg.eigvals(x[:, 0]).abs()
+class Odd(torch.nn.Module):
+    def __init__(self, bundle):
+        super().__init__()
 
-    monkeypatch.setattr(convert, "_ErrorMap", Odd)
-    with pytest.raises(
-        ModelError, match=rf"cannot convert the network of bundle {stored.id[:12]} \(.*eig.*'torch'"
-    ):
-        convert.convert(stored, tmp_path / "network.xml")
+    def forward(self, x):
+        return torch.linalg.eigvals(x[:, 0]).abs()
+
+convert._ErrorMap = Odd
+sys.exit(convert.main())
+"""
+    command = [sys.executable, "-c", code, str(stored.path), str(tmp_path / "network.xml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert f"cannot convert the network of bundle {stored.id[:12]} (" in last
+    assert "eigvals" in last
+    assert last.endswith("set engine.runtime to 'torch'")

@@ -115,7 +115,7 @@ def resized(x: Tensor, side: int) -> Tensor:
         return x
     smaller = side < x.shape[-1]
     if smaller and converting():  # OpenVINO takes six times as long for it as for two products
-        lines = _resizing(int(x.shape[-1]), side).to(x.device)
+        lines = _resizing(int(x.shape[-1]), side)
         return lines @ x @ lines.T
     return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=smaller)
 

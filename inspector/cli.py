@@ -313,6 +313,9 @@ def bench(
     compare: Annotated[
         bool, typer.Option("--compare", help="With --engine: beside anomalib's models.")
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="With --engine: then the station with this model, in one run.")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw them into this PNG.")] = None,
 ) -> None:
@@ -322,6 +325,6 @@ def bench(
 
     settings = _settings(config) if config or not (stub or method) else None
     if engine or method:
-        bench_engine(settings, recipe, method, preset, parts, fps, size, compare, json, plot)
+        bench_engine(settings, recipe, method, preset, parts, fps, size, cameras, compare, whole, json, plot)
     else:
         bench_(settings, recipe, stub, parts, fps, size, cameras, json, plot)

@@ -22,10 +22,7 @@ from tqdm import tqdm
 
 from inspector.bench import engine as engines
 from inspector.bench import station
-from inspector.model import bundle as bundles
-from inspector.model.engine import Engine
-from inspector.settings import CameraSettings, EngineSettings, Folder, Recipe, Settings, Station
-from tests.station import write_bundle
+from inspector.settings import EngineSettings
 
 GRAPH = Path(__file__).parent / "inspector" / "model" / "test_graph.py"
 PRECISIONS = {"cuda": ("bfloat16", "float16", "float32"), "cpu": ("bfloat16", "float32")}
@@ -33,44 +30,26 @@ FOUR, FOUR_MINUTES = 4, 1.0  # cameras that share the engine
 FASTER, FLOOR, JITTER = 4.0, 3.0, 1.2  # marks, for the paper's method at batch 1
 
 
-def measured(preset: str, device: str, rounds: int, parts: int) -> dict[str, dict]:
+def measured(folder: Path, preset: str, device: str, rounds: int, parts: int) -> dict[str, dict]:
     """Figures by method and precision."""
     cases = [("paper", precision) for precision in PRECISIONS[device.partition(":")[0]]]
     cases += [(method, "bfloat16") for method in ("restore", "feature")]
     figures = {}
     for method, precision in tqdm(cases, unit="case"):
         settings = EngineSettings(device=device, precision=precision)
-        figures[f"{method} {precision}"] = engines.measure_untrained(
-            method, preset, settings, rounds=rounds, fps=50, parts=parts, size=1024, compare=method == "paper"
+        bundle = engines.untrained(folder, method, preset)
+        figures[f"{method} {precision}"] = engines.measure(
+            bundle, settings, rounds=rounds, fps=50, parts=parts, size=1024, compare=method == "paper"
         )
     return figures
 
 
 def on_the_line(folder: Path, preset: str, device: str, minutes: float, fps: float, cameras: int) -> dict:
     """The daemon with the paper's network, cameras of 1024 x 1024 pixels, fps frames in all, and a PLC."""
-    chosen = EngineSettings(device=device, precision="bfloat16")
-    bare = engines.untrained(folder / "models" / "bench", "paper", preset)
-    engine = Engine(bare, chosen.device, chosen.precision)
-    bundle = write_bundle(
-        folder / "models" / "bench",
-        architecture=bare.architecture,
-        device=engine.device,
-        precision=engine.precision,
-    )
-    del engine
-    camera = CameraSettings(name="cam", recipe="bench", folder=Folder(path=folder))
-    settings = Settings(
-        station=Station(name="gpu", data=folder), engine=chosen, camera=(camera,), recipe={"bench": Recipe()}
-    )
-    bundles.activate(folder / "models" / "bench", bundle.id)
+    settings = EngineSettings(device=device, precision="bfloat16")
+    judge = station.bundle_judge(engines.untrained(folder, "paper", preset), settings, cameras)
     return station.measure(
-        settings,
-        "bench",
-        stub=False,
-        parts=round(60 * minutes * fps),
-        fps=fps / cameras,
-        size=1024,
-        cameras=cameras,
+        judge, parts=round(60 * minutes * fps), fps=fps / cameras, size=1024, cameras=cameras
     )
 
 
@@ -121,10 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     tests = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(GRAPH)]
     figures: dict = {"tests": subprocess.run(tests, check=False).returncode}
-    figures["engine"] = measured(a.preset, a.device, a.rounds, a.parts)
     figures["line"] = {}
-    for cameras, minutes in ((1, a.minutes), (FOUR, min(a.minutes, FOUR_MINUTES))):
-        with tempfile.TemporaryDirectory(prefix="inspector-gpu-") as folder:
+    with tempfile.TemporaryDirectory(prefix="inspector-gpu-") as folder:
+        figures["engine"] = measured(Path(folder), a.preset, a.device, a.rounds, a.parts)
+        for cameras, minutes in ((1, a.minutes), (FOUR, min(a.minutes, FOUR_MINUTES))):
             figures["line"][cameras] = on_the_line(Path(folder), a.preset, a.device, minutes, a.fps, cameras)
     figures["seconds"] = time.monotonic() - began
     figures["missed"] = missed(figures, a.fps)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import Any
 
 from inspector.bench.show import show
 from inspector.errors import SettingsError
+from inspector.model.bundle import Bundle
 from inspector.settings import EngineSettings, Settings
 
 ROUNDS = 30  # of all rivals in turns, at most
@@ -25,10 +26,10 @@ def bench(
     plot: Path | None,
 ) -> None:
     """The station: run, print the table, write what was asked for."""
-    from inspector.bench.station import measure
+    from inspector.bench.station import measure, model_judge, stub_judge
 
-    figures = measure(settings, recipe, stub=stub, parts=parts, fps=fps, size=size, cameras=cameras)
-    show(figures, out, plot)
+    judge = stub_judge if stub else model_judge(settings, recipe, cameras)
+    show(measure(judge, parts=parts, fps=fps, size=size, cameras=cameras), out, plot)
 
 
 def bench_engine(
@@ -39,24 +40,33 @@ def bench_engine(
     parts: int,
     fps: float,
     size: int,
+    cameras: int,
     compare: bool,
+    whole: bool,
     out: Path | None,
     plot: Path | None,
 ) -> None:
-    """The engine: of the recipe's active bundle, or of random weights."""
-    from inspector.bench.engine import measure, measure_untrained
+    """The engine: of the recipe's active bundle, or of random weights; whole: then the station with it."""
+    from inspector.bench import engine, station
 
     chosen = EngineSettings() if settings is None else settings.engine
-    how: dict[str, Any] = {
-        "rounds": max(3, min(ROUNDS, parts // BLOCKS)),
-        "fps": fps,
-        "parts": parts,
-        "size": size,
-        "compare": compare,
-    }
-    if method is not None:
-        show(measure_untrained(method, preset, chosen, **how), out, plot)
-        return
+    rounds = max(3, min(ROUNDS, parts // BLOCKS))
+    with tempfile.TemporaryDirectory(prefix="inspector-bench-") as folder:
+        if method is None:
+            bundle = _active(settings, recipe)
+        else:
+            bundle = engine.untrained(Path(folder), method, preset)
+        figures = engine.measure(
+            bundle, chosen, rounds=rounds, fps=fps, parts=parts, size=size, compare=compare
+        )
+        if whole:
+            judge = station.bundle_judge(bundle, chosen, cameras)
+            figures["station"] = station.measure(judge, parts=parts, fps=fps, size=size, cameras=cameras)
+    show(figures, out, plot)
+
+
+def _active(settings: Settings | None, recipe: str | None) -> Bundle:
+    """Raises SettingsError and BundleError."""
     if settings is None:
         raise SettingsError("a station file is needed to bench a recipe's model; --method does without one")
     from inspector.judges import active_bundle
@@ -66,4 +76,4 @@ def bench_engine(
         recipe = names[0]
     if recipe not in settings.recipe:
         raise SettingsError(f"--recipe {recipe}: expected one of {', '.join(names)}")
-    show(measure(active_bundle(settings, recipe), chosen, **how), out, plot)
+    return active_bundle(settings, recipe)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +118,3 @@ def _memory(before: int, resident: int, device: torch.device) -> dict[str, float
     if device.type == "cuda":
         memory["device_peak"] = torch.cuda.max_memory_allocated(device) / 2**20
     return memory
-
-
-def measure_untrained(method: str, preset: str, settings: EngineSettings, **how: Any) -> dict[str, Any]:
-    """The same for random weights of a method and a preset."""
-    with tempfile.TemporaryDirectory(prefix="inspector-bench-") as folder:
-        return measure(untrained(Path(folder), method, preset), settings, **how)

@@ -15,7 +15,10 @@ PERCENTILES = ("p50", "p99", "max")
 def show(figures: dict[str, Any], out: Path | None, plot: Path | None) -> None:
     """Print the figures; write the JSON and the picture where they are asked for."""
     console = Console()
-    for table in station(figures) if "stages_ms" in figures else engine(figures):
+    tables = station(figures) if "stages_ms" in figures else engine(figures)
+    if "station" in figures:
+        tables += station(figures["station"])
+    for table in tables:
         console.print(table)
     if out is not None:
         out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,13 +23,16 @@ from tqdm import tqdm
 from inspector import __version__, logs
 from inspector.answer import Answer
 from inspector.audit.log import AuditLog
+from inspector.audit.records import BundleRecord
 from inspector.bench import disk
 from inspector.channel import Judge, Picture, Scored
 from inspector.commands import SWITCH_S
 from inspector.daemon import Daemon
 from inspector.errors import SettingsError
+from inspector.model.bundle import Bundle
+from inspector.model.records import to_json
 from inspector.plc.simulator import CameraMap, Simulator
-from inspector.settings import CameraSettings, Folder, Logging, Plc, Recipe, Settings, Station
+from inspector.settings import CameraSettings, EngineSettings, Folder, Logging, Plc, Recipe, Settings, Station
 
 # in the order in which a part passes through them
 STAGES = ("wait", "preprocess", "model", "map", "commit", "modbus")
@@ -66,33 +69,20 @@ class StubScorer:
         return [StubScored()]
 
 
-def measure(
-    settings: Settings | None,
-    recipe: str | None,
-    *,
-    stub: bool,
-    parts: int,
-    fps: float,
-    size: int,
-    cameras: int,
-) -> dict[str, Any]:
+JudgeOf = Callable[[AuditLog], Judge]  # with its bundle registered in that log
+
+
+def measure(judge: JudgeOf, *, parts: int, fps: float, size: int, cameras: int) -> dict[str, Any]:
     """The figures of one run: milliseconds by stage, station overhead, and how it was measured.
 
-    fps: of each camera. parts: of all. Raises SettingsError.
+    fps: of each camera. parts: of all. Raises what judge does.
     """
     with tempfile.TemporaryDirectory(prefix="inspector-bench-") as folder:
-        return _measure(settings, recipe, stub, parts, fps, size, cameras, Path(folder))
+        return _measure(judge, parts, fps, size, cameras, Path(folder))
 
 
 def _measure(
-    settings: Settings | None,
-    recipe: str | None,
-    stub: bool,
-    parts: int,
-    fps: float,
-    size: int,
-    cameras: int,
-    folder: Path,
+    judge_of: JudgeOf, parts: int, fps: float, size: int, cameras: int, folder: Path
 ) -> dict[str, Any]:
     logs.configure(Logging(level="error"))
     sys.setswitchinterval(SWITCH_S)
@@ -104,7 +94,7 @@ def _measure(
     try:
         station = _station(folder, ours.recv(), fps, size, cameras)
         with AuditLog.open(station.database) as log:
-            judge = _stub_judge(log) if stub else _model_judge(settings, recipe, log, cameras)
+            judge = judge_of(log)
             answers, memory = _inspect(station, log, judge, parts)
         synced = disk.syncs(folder, fps * cameras)
     finally:
@@ -117,7 +107,7 @@ def _measure(
         "fps": fps,
         "cameras": cameras,
         "frame": [size, size],
-        "scorer": "stub" if stub else judge.bundle,
+        "scorer": judge.bundle,
         "memory_mib": memory,
         "disk_ms": synced,
         "version": __version__,
@@ -194,24 +184,42 @@ def _station(folder: Path, port: int, fps: float, size: int, cameras: int) -> Se
     )
 
 
-def _stub_judge(log: AuditLog) -> Judge:
-    from inspector.audit.records import BundleRecord
-
+def stub_judge(log: AuditLog) -> Judge:
+    """No model."""
     log.register_bundle(BundleRecord(id="stub", recipe="bench", architecture={"method": "stub"}))
     return Judge(StubScorer(), "stub", 1.0, None)
 
 
-def _model_judge(settings: Settings | None, recipe: str | None, log: AuditLog, cameras: int) -> Judge:
+def model_judge(settings: Settings | None, recipe: str | None, cameras: int) -> JudgeOf:
+    """The recipe's active bundle, as the daemon has it. Raises SettingsError, then or later."""
     from inspector.judges import load
 
     if settings is None:
         raise SettingsError("a station file is needed to bench a model; --stub measures without one")
-    judges = load(settings, log, cameras)
-    if recipe is None and len(judges) == 1:
-        return next(iter(judges.values()))
-    if recipe not in judges:
-        raise SettingsError(f"--recipe {recipe}: expected one of {', '.join(judges)}")
-    return judges[recipe]
+
+    def judge(log: AuditLog) -> Judge:
+        judges = load(settings, log, cameras)
+        if recipe is None and len(judges) == 1:
+            return next(iter(judges.values()))
+        if recipe not in judges:
+            raise SettingsError(f"--recipe {recipe}: expected one of {', '.join(judges)}")
+        return judges[recipe]
+
+    return judge
+
+
+def bundle_judge(bundle: Bundle, settings: EngineSettings, cameras: int) -> JudgeOf:
+    """Any bundle, calibrated or not."""
+    from inspector.judges import open_engine
+
+    def judge(log: AuditLog) -> Judge:
+        record = BundleRecord(id=bundle.id, recipe="bench", architecture=to_json(bundle.architecture))
+        log.register_bundle(record)
+        engine = open_engine(bundle, settings, cameras)
+        engine.warm_up()
+        return Judge(engine, bundle.id, 1.0 if bundle.threshold is None else bundle.threshold.value, None)
+
+    return judge
 
 
 def _places(cameras: int) -> list[tuple[str, int, int]]:

@@ -59,6 +59,18 @@ def test_the_engine_beside_its_floor(tmp_path):
     assert cv2.imread(str(plot)) is not None
 
 
+def test_the_engine_and_the_station_with_it_in_one_run(tmp_path):
+    out = tmp_path / "figures.json"
+    options = ["--method", "paper", "--preset", "tiny", "--parts", "10", "--fps", "4", "--size", "64"]
+    printed = bench(*options, "--whole", "--json", str(out))
+    figures = json.loads(out.read_text())
+    station = figures["station"]
+    assert (station["verdicts"], station["faults"], station["scorer"]) == (10, 0, figures["bundle"])
+    assert station["stages_ms"]["model"]["p50"] > 1
+    for name in ("to floor", "faster than plain eager float32", "overhead"):
+        assert name in printed
+
+
 @pytest.mark.parametrize("method", ["paper", "feature"])
 def test_the_floor_counts_attention_and_distances_too(tmp_path, monkeypatch, method):
     """torch's own counter knows neither on a CPU."""

@@ -96,8 +96,9 @@ def run_station(settings: Settings) -> None:
             judges,  # seconds of imports, which a log that will not do does not wait for
         )
         from inspector.daemon import Daemon
+        from inspector.supervision import loading
 
-        daemon = Daemon(settings, log, judges.load_for_line(settings, log))
+        daemon = Daemon(settings, log, judges.load_for_line(settings, log, loading=loading))
         gc.freeze()  # what is loaded by now stays: no collection needs to walk through torch again
         try:
             daemon.run()

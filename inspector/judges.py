@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from inspector.audit.log import AuditLog
@@ -81,10 +81,19 @@ def load(settings: Settings, log: AuditLog, cameras: int | None = None) -> dict[
     return judges
 
 
-def load_for_line(settings: Settings, log: AuditLog, cameras: int | None = None) -> dict[str, Judge]:
-    """The same, but a model that fails gets a judge that says why: the line gets FAULT, not silence."""
+def load_for_line(
+    settings: Settings,
+    log: AuditLog,
+    cameras: int | None = None,
+    loading: Callable[[str], None] = lambda recipe: None,
+) -> dict[str, Judge]:
+    """The same, but a model that fails gets a judge that says why: the line gets FAULT, not silence.
+
+    loading: is told each recipe whose model comes next.
+    """
     judges = {}
     for name in sorted({camera.recipe for camera in settings.camera}):
+        loading(name)
         try:
             judges[name] = judge_of(settings, log, name, cameras)
         except ModelError as error:

@@ -24,6 +24,13 @@ from inspector.swap import Swapper
 logger = structlog.get_logger()
 
 EVERY_S = 1.0
+MODEL_S = 300  # as long as the unit allows the whole start, for each of several models
+
+
+def loading(recipe: str) -> None:
+    """Tell systemd what the start waits for, and that this may take its time as well: sd_notify(3)."""
+    told = f"EXTEND_TIMEOUT_USEC={MODEL_S * 1_000_000}\nSTATUS=loading the model of recipe '{recipe}'"
+    sdnotify.SystemdNotifier().notify(told)
 
 
 class Supervision:

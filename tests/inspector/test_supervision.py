@@ -38,6 +38,8 @@ def test_the_watchdog_starves_and_the_heart_stops_when_the_decision_loop_hangs(s
     station.write(camera(deadline_ms=500))
     station.start("tests.sabotage", NOTIFY_SOCKET=str(systemd.path))
     until(lambda: any("READY=1" in one for one in systemd.told()), "READY=1")
+    loading = "EXTEND_TIMEOUT_USEC=300000000\nSTATUS=loading the model of recipe 'part'"
+    assert systemd.told()[0] == loading, "each of many models has its time"
     until(lambda: plc.status() & READY, "READY", 10)
     until(lambda: any("STATUS=inspecting" in one for one in systemd.told()), "STATUS", 10)
     fed = systemd.fed()

@@ -1,14 +1,15 @@
-"""A bundle's network as a file that OpenVINO reads: `python -m inspector.model.convert BUNDLE OUT.xml`.
+"""A bundle's network as a file that OpenVINO reads: `python -m inspector.model.convert BUNDLE OUT SECONDS`.
 
 A process of its own, behind all others, for the conversion takes seconds of Python in which a daemon that
-judges parts would stand still. It ends with whoever waits for it. Nothing is rounded: what the file says in
-float32 is what the network says.
+judges parts would stand still. It ends with whoever waits for it, or after SECONDS of processor time.
+Nothing is rounded: what the file says in float32 is what the network says.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -67,6 +68,8 @@ def convert(bundle: Bundle, out: Path) -> None:
 def main() -> int:
     """0, or 1 and one line on standard error."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]), resource.RLIM_INFINITY))
     os.nice(BEHIND)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of the tracer, for each size that it takes for fixed, as it is

@@ -93,6 +93,13 @@ def test_what_the_converter_says_is_told(stored: Bundle, monkeypatch: pytest.Mon
         Engine(stored, "cpu", runtime="openvino")
 
 
+def test_a_conversion_that_does_not_end_is_ended(stored: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what it has used: on a busy machine the nightly one waits for hours."""
+    monkeypatch.setattr(converted, "PROCESSOR_S", 1)  # its imports alone take longer
+    with pytest.raises(ModelError, match=r"within 1 s of processor time; set engine\.runtime to 'torch'"):
+        Engine(stored, "cpu", runtime="openvino")
+
+
 def test_a_missing_package_is_named(stored: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError, match=r"pip install openvino, or take 'torch'"):
@@ -179,7 +186,7 @@ class Odd(torch.nn.Module):
 convert._ErrorMap = Odd
 sys.exit(convert.main())
 """
-    command = [sys.executable, "-c", code, str(stored.path), str(tmp_path / "network.xml")]
+    command = [sys.executable, "-c", code, str(stored.path), str(tmp_path / "network.xml"), "60"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]

@@ -25,7 +25,7 @@ from inspector.errors import TrainingError
 from inspector.model import bundle as bundles
 from inspector.model.bundle import Bundle
 from inspector.model.engine import describe
-from inspector.model.fast import PRECISIONS
+from inspector.model.fast import PRECISIONS, emulated
 from inspector.model.network import Network, build
 from training import checkpoint, distributed, report
 from training.checkpoint import Progress
@@ -95,6 +95,8 @@ class _Run:
         self.resumable = resumable
         self.bar = progress and distributed.leading()
         self.device = distributed.place(options.device)
+        if slow := emulated(self.device, options.precision):
+            logger.warning("precision: %s", slow)
         self.pictures = Pictures(images, options.preprocessing(), progress=self.bar)
         self.trained, self.held_out = split(len(images), options)
         self.folder = checkpoint.folder_for(recipe_dir, options, self.pictures.sha256)

@@ -18,7 +18,7 @@ from torch import Tensor
 from inspector.errors import ModelError
 from inspector.model import selftest
 from inspector.model.bundle import Bundle
-from inspector.model.fast import PRECISIONS, RUNTIMES, fast
+from inspector.model.fast import PRECISIONS, RUNTIMES, emulated, fast
 from inspector.model.graph import Line, Replay
 from inspector.model.pace import MOST, Pace, sizes
 from inspector.model.preprocess import Image, Normalise, picture
@@ -85,6 +85,8 @@ class Engine:
                 f"runtime is 'openvino', which is for the CPU in float32; the model runs on {self.device} "
                 f"in {precision}; set device to 'cpu' and precision to 'float32', or runtime to 'torch'"
             )
+        if slow := emulated(self._device, precision):
+            logger.warning("engine.precision: %s", slow)
         self._normalise = Normalise(bundle.preprocessing, self._device)
         self._line: Line | None = None
         self._replays: dict[tuple[np.dtype[Any], tuple[int, ...]], Replay] = {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inspector.errors import ModelError
 from inspector.model import bundle as bundles
+from inspector.model import packed
 from inspector.model.bundle import Bundle
 from inspector.model.converted import Converted
 from inspector.model.folding import fold
@@ -66,6 +67,13 @@ def _faithful(converted: Errors, wanted: Tensor, bundle: Bundle, x: Tensor) -> E
 
 def _moved(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def emulated(device: torch.device, precision: str) -> str:
+    """Why this precision is slower than float32 on the device, not faster; "" where it is not."""
+    if device.type != "cpu" or precision == "float32" or packed.available(PRECISIONS[precision]):
+        return ""
+    return f"this CPU does not compute in {precision}: it takes many times as long as float32"
 
 
 def error_of(network: Network, x: Tensor, bundle: Bundle, precision: str) -> Tensor:

@@ -7,7 +7,8 @@ from functools import partial
 
 from inspector.doctor import FAIL, OK, WARN, Finding, isolated
 from inspector.judges import active_bundle, open_engine
-from inspector.model.engine import calibrated_for
+from inspector.model.engine import calibrated_for, resolve
+from inspector.model.fast import emulated
 from inspector.settings import Settings
 
 
@@ -23,6 +24,8 @@ def _model(settings: Settings, recipe: str) -> Iterator[Finding]:
     engine = open_engine(bundle, settings.engine)
     engine.self_test()
     runs = f"bundle {bundle.id[:12]} ({bundle.architecture.method}) on {engine.device}, {engine.precision}"
+    if slow := emulated(resolve(settings.engine.device), engine.precision):
+        yield Finding(WARN, "engine.precision", slow, "take 'float32' and calibrate again")
     threshold, against = bundle.threshold, calibrated_for(bundle, engine)
     if threshold is None or against is not None:
         yield Finding(FAIL, subject, against or "not calibrated", "until then every part is FAULT")

@@ -317,7 +317,7 @@ class TestModels:
             provenance={},
         )
         bundles.activate(recipe, bundle.id)
-        (finding,) = models.models(settings)
+        *self.others, finding = models.models(settings)
         assert bundle.id[:12] in finding.message
         return finding
 
@@ -326,6 +326,15 @@ class TestModels:
         assert finding.status is OK
         assert "on cpu, float32" in finding.message
         assert "300 parts" in finding.message
+
+    def test_a_precision_that_the_cpu_lacks_is_a_warning(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self._finding(tmp_path, self._threshold()).status is OK
+        assert self.others == []
+        monkeypatch.setattr(models, "emulated", lambda *_: "many times as long as float32")
+        assert self._finding(tmp_path, self._threshold()).status is OK
+        assert [(one.status, one.message) for one in self.others] == [(WARN, "many times as long as float32")]
 
     def test_an_uncalibrated_model_fails(self, tmp_path: Path) -> None:
         finding = self._finding(tmp_path, None)

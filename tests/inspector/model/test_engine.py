@@ -9,8 +9,10 @@ import torch
 from inspector.errors import ModelError
 from inspector.model import bundle as bundles
 from inspector.model import engine as engines
+from inspector.model import packed
 from inspector.model.bundle import Bundle, Threshold
 from inspector.model.engine import Engine, calibrated_for
+from inspector.model.fast import emulated
 from inspector.model.network import METHODS, build
 from inspector.model.preprocess import Image, picture, tensor
 from inspector.model.records import Architecture
@@ -153,6 +155,19 @@ def test_the_time_to_make_pictures_small_counts(stored: Bundle) -> None:
     engine.warm_up()
     assert len(engine.score_first([RGB, RGB], 700.0)) == 1
     assert len(engine.score_first([RGB, RGB], 1e6)) == 2
+
+
+def test_a_cpu_that_lacks_a_precision_is_told(
+    stored: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(packed, "available", lambda dtype: dtype == torch.float32)
+    Engine(stored, "cpu")
+    assert not caplog.records
+    Engine(stored, "cpu", "bfloat16")
+    assert "this CPU does not compute in bfloat16" in caplog.text
+    assert emulated(torch.device("cuda"), "bfloat16") == ""
+    monkeypatch.setattr(packed, "available", lambda dtype: True)
+    assert emulated(torch.device("cpu"), "bfloat16") == ""
 
 
 def test_bfloat16_is_close(stored: Bundle) -> None:

@@ -25,15 +25,16 @@ from inspector.bench import station
 from inspector.settings import EngineSettings
 
 GRAPH = Path(__file__).parent / "inspector" / "model" / "test_graph.py"
-PRECISIONS = {"cuda": ("bfloat16", "float16", "float32"), "cpu": ("bfloat16", "float32")}
+PRECISIONS = {"cuda": ("bfloat16", "float16", "float32"), "cpu": ("float32",)}  # the line has the first
 FOUR, FOUR_MINUTES = 4, 1.0  # cameras that share the engine
 FASTER, FLOOR, JITTER = 4.0, 3.0, 1.2  # marks, for the paper's method at batch 1
 
 
 def measured(folder: Path, preset: str, device: str, rounds: int, parts: int) -> dict[str, dict]:
     """Figures by method and precision."""
-    cases = [("paper", precision) for precision in PRECISIONS[device.partition(":")[0]]]
-    cases += [(method, "bfloat16") for method in ("restore", "feature")]
+    precisions = PRECISIONS[device.partition(":")[0]]
+    cases = [("paper", precision) for precision in precisions]
+    cases += [(method, precisions[0]) for method in ("restore", "feature")]
     figures = {}
     for method, precision in tqdm(cases, unit="case"):
         settings = EngineSettings(device=device, precision=precision)
@@ -46,7 +47,7 @@ def measured(folder: Path, preset: str, device: str, rounds: int, parts: int) ->
 
 def on_the_line(folder: Path, preset: str, device: str, minutes: float, fps: float, cameras: int) -> dict:
     """The daemon with the paper's network, cameras of 1024 x 1024 pixels, fps frames in all, and a PLC."""
-    settings = EngineSettings(device=device, precision="bfloat16")
+    settings = EngineSettings(device=device, precision=PRECISIONS[device.partition(":")[0]][0])
     judge = station.bundle_judge(engines.untrained(folder, "paper", preset), settings, cameras)
     return station.measure(
         judge, parts=round(60 * minutes * fps), fps=fps / cameras, size=1024, cameras=cameras

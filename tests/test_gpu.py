@@ -15,9 +15,7 @@ def test_the_whole_plan_is_gone_through_and_what_was_missed_is_said(tmp_path, mo
     options = ["--device", "cpu", "--preset", "tiny", "--rounds", "1", "--parts", "3", "--minutes", "0.02"]
     status = gpu.main([*options, "--fps", "10", "--json", str(out)])
     figures = json.loads(out.read_text())
-    assert set(figures["engine"]) == {
-        "paper bfloat16", "paper float32", "restore bfloat16", "feature bfloat16"
-    }  # fmt: skip
+    assert set(figures["engine"]) == {"paper float32", "restore float32", "feature float32"}
     assert figures["tests"] == 0  # skipped without a GPU, but found
     for line in figures["line"].values():
         assert (line["verdicts"], line["faults"]) == (12, 0)

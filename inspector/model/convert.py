@@ -69,7 +69,7 @@ def main() -> int:
     """0, or 1 and one line on standard error."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[3]), resource.getrlimit(resource.RLIMIT_CPU)[1]))
     os.nice(BEHIND)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of the tracer, for each size that it takes for fixed, as it is

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
 
 BUSY_S = 0.2  # how long a decision waits for another process that writes to the log
-SWITCH_S = 0.0005  # python's own 5 ms would let the evidence thread hold up a verdict for as long
 
 
 def train_recipe(
@@ -90,20 +87,17 @@ def run_station(settings: Settings) -> None:
     from inspector.opening import StationLog, alone
 
     logs.configure(settings.logging)
-    sys.setswitchinterval(SWITCH_S)
     with alone(settings.station.data), StationLog(settings, BUSY_S) as log:
         from inspector import (
             judges,  # seconds of imports, which a log that will not do does not wait for
         )
         from inspector.daemon import Daemon
+        from inspector.interpreter import prompt
         from inspector.supervision import loading
 
         daemon = Daemon(settings, log, judges.load_for_line(settings, log, loading=loading))
-        gc.freeze()  # what is loaded by now stays: no collection needs to walk through torch again
-        try:
+        with prompt():
             daemon.run()
-        finally:
-            gc.unfreeze()  # or triton tells of hundreds of leaks at the exit, below the message that matters
 
 
 def simulate_plc(

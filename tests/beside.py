@@ -23,8 +23,8 @@ import numpy as np
 from inspector import logs
 from inspector.audit.log import AuditLog
 from inspector.bench import station as bench
-from inspector.commands import SWITCH_S
 from inspector.daemon import Daemon
+from inspector.interpreter import prompt
 from inspector.judges import load
 from inspector.model.records import preset
 from inspector.settings import EngineSettings, Logging
@@ -39,7 +39,6 @@ def measure(folder: Path, blocks: int, seconds: float, fps: float, method: str, 
     station = prepare(folder / "night")
     inspect(station, 150, 3)
     logs.configure(Logging(level="error"))
-    sys.setswitchinterval(SWITCH_S)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     plc = context.Process(target=bench._serve, args=(theirs, 1), daemon=True)
@@ -76,7 +75,8 @@ def measure(folder: Path, blocks: int, seconds: float, fps: float, method: str, 
             daemon.stop()
 
         threading.Thread(target=turns, daemon=True).start()
-        daemon.run()
+        with prompt():
+            daemon.run()
         assert night.poll() is None, "the retraining ended too soon"
         night.kill()
     ours.send(None)

@@ -38,13 +38,15 @@ def left(database: Path, index: int) -> bool:
 
     The caller holds SQLite's write lock, here and below. index: see descriptor(). Raises OSError.
     """
-    with journal_of(database).open("rb", buffering=0) as file:
-        header = file.read(HEADER.size)
+    file = os.open(journal_of(database), os.O_RDONLY)  # before every row, so not by way of Path.open
+    try:
+        header = os.pread(file, HEADER.size, 0)
         if len(header) < HEADER.size:
             return False
         _, _, page, _, *salts = HEADER.unpack(header)[:6]
-        file.seek(HEADER.size + _known(index) * (FRAME + page))
-        head = file.read(FRAME)
+        head = os.pread(file, FRAME, HEADER.size + _known(index) * (FRAME + page))
+    finally:
+        os.close(file)
     return len(head) == FRAME and any(salts) and head[8:16] == header[16:24]
 
 

@@ -6,7 +6,6 @@ PLC and camera are processes of their own, as on a line: they do not share the d
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +25,9 @@ from inspector.audit.log import AuditLog
 from inspector.audit.records import BundleRecord
 from inspector.bench import disk
 from inspector.channel import Judge, Picture, Scored
-from inspector.commands import SWITCH_S
 from inspector.daemon import Daemon
 from inspector.errors import SettingsError
+from inspector.interpreter import prompt
 from inspector.model.bundle import Bundle
 from inspector.model.records import to_json
 from inspector.plc.simulator import CameraMap, Simulator
@@ -85,7 +84,6 @@ def _measure(
     judge_of: JudgeOf, parts: int, fps: float, size: int, cameras: int, folder: Path
 ) -> dict[str, Any]:
     logs.configure(Logging(level="error"))
-    sys.setswitchinterval(SWITCH_S)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     plc = context.Process(target=_serve, args=(theirs, cameras), daemon=True)
@@ -151,7 +149,8 @@ def _inspect(
                 daemon.stop()
 
         daemon = Daemon(station, log, {"bench": judge}, observe)
-        daemon.run()
+        with prompt():
+            daemon.run()
     memory["end"] = process.memory_info().rss / 2**20
     return answers[WARM_UP_PARTS : WARM_UP_PARTS + parts], memory
 

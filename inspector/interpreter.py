@@ -12,7 +12,9 @@ SWITCH_S = 0.0001  # python's own 5 ms would let the evidence thread hold up a v
 
 @contextmanager
 def prompt() -> Iterator[None]:
-    """To be entered when everything is loaded: a full collection that walks through torch takes 0.1 s."""
+    """To be entered when everything is loaded: a full collection that walks through torch takes 0.1 s, one
+    through a camera's process some milliseconds.
+    """
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     gc.freeze()

@@ -77,6 +77,7 @@ class LineLoop(threading.Thread):
         self._read_at: dict[str, int] = {}  # when each PLC block was last read, monotonic ns
         self._reconnects = 0
         self._connected = True
+        self._gave_way = False
 
     def take_up(self) -> None:
         """Read where the PLC and we left off; answer what was in flight. Raises PlcError."""
@@ -95,7 +96,7 @@ class LineLoop(threading.Thread):
         """Poll until stopped."""
         while not self._stop_asked.wait(self._settings.poll_ms / 1000):
             self._expire()
-            if self._link is not None:
+            if self._link is not None and not self._gives_way():
                 self._talk()
 
     def say_goodbye(self) -> None:
@@ -108,6 +109,11 @@ class LineLoop(threading.Thread):
                 self._delivery.write_coils(channel, NO_VERDICT)
         except PlcError as error:
             logger.warning("the PLC was not told that the station stops", error=str(error))
+
+    def _gives_way(self) -> bool:
+        """Whether a verdict is being given, which we would hold up; never twice running: a disk may hang."""
+        self._gave_way = not self._gave_way and any(channel.lock.locked() for channel in self._channels)
+        return self._gave_way
 
     def _expire(self) -> None:
         now = time.monotonic_ns()

@@ -228,6 +228,6 @@ def _places(cameras: int) -> list[tuple[str, int, int]]:
 
 def _serve(pipe: Connection, cameras: int) -> None:
     """The PLC's process: serve until told to stop."""
-    with Simulator(cameras=[CameraMap(*place) for place in _places(cameras)]) as simulator:
+    with Simulator(cameras=[CameraMap(*place) for place in _places(cameras)]) as simulator, prompt():
         pipe.send(simulator.port)
         pipe.recv()

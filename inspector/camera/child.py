@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from inspector.camera import Camera, Exhausted, Frame, Lost, events
 from inspector.camera.ring import RingWriter
 from inspector.errors import CameraError, CameraSetupError
+from inspector.interpreter import prompt
 from inspector.settings import CameraSettings
 
 ALIVE_S = 0.25  # how often it says that it is not stuck
@@ -42,7 +43,8 @@ def main(pipe_fd: int, parent: int) -> int:
             info = camera.open()
             _ignore_signals()  # a camera library may have put its own handlers in place
             pipe.send_bytes(events.encode(events.opened(info)))
-            _Server(pipe, camera, ring, on_demand=settings.trigger == "plc").run()
+            with prompt():
+                _Server(pipe, camera, ring, on_demand=settings.trigger == "plc").run()
         finally:
             camera.close()
     except (_Stop, EOFError, BrokenPipeError, ConnectionResetError):

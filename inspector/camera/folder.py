@@ -17,6 +17,7 @@ from inspector.errors import CameraError, CameraSetupError
 from inspector.settings import CameraSettings, Folder
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"})
+AHEAD_S = 0.025  # how long before an image is due it is read
 
 
 class FolderCamera:
@@ -110,14 +111,14 @@ class FolderCamera:
         return None
 
     def _rest_s(self) -> float:
-        """Until the next image should be read: half a period before it is due, sooner where that takes long.
+        """Until the next image should be read: shortly before it is due, sooner where that takes long.
 
-        A camera needs no processor to expose; one that decodes a file as soon as it has handed over the last
-        would take it from the daemon just when that has a part to judge.
+        A camera needs no processor to expose; one that decodes a file as soon as it has handed over the last,
+        or half a period later, would take it from the daemon just when that has a part to judge.
         """
         if self._on_demand:
             return 0.0  # nobody knows when it will be asked for
-        ahead = max(self._period_s / 2, 2 * self._reading_s)
+        ahead = max(min(self._period_s / 2, AHEAD_S), 2 * self._reading_s)
         return max(0.0, self._due - ahead - time.monotonic())
 
     def _load(self) -> Frame | Lost | None:

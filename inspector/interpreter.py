@@ -13,10 +13,11 @@ SWITCH_S = 0.0001  # python's own 5 ms would let the evidence thread hold up a v
 @contextmanager
 def prompt() -> Iterator[None]:
     """To be entered when everything is loaded: a full collection that walks through torch takes 0.1 s, one
-    through a camera's process some milliseconds.
+    through a camera's process some milliseconds. What loading left behind goes first, or it would stay.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
+    gc.collect()
     gc.freeze()
     try:
         yield

@@ -30,6 +30,7 @@ from inspector.verdict import Decision, Reason
 
 logger = structlog.get_logger()
 
+GIVE_WAY_S = 0.005  # how long a verdict that is being given has the connection to itself
 URGENT_S = 0.4  # a heartbeat as old as this goes before any other request, so that a slow PLC sees it in 1 s
 
 
@@ -94,7 +95,8 @@ class LineLoop(threading.Thread):
 
     def run(self) -> None:
         """Poll until stopped."""
-        while not self._stop_asked.wait(self._settings.poll_ms / 1000):
+        poll_s = self._settings.poll_ms / 1000
+        while not self._stop_asked.wait(min(poll_s, GIVE_WAY_S) if self._gave_way else poll_s):
             self._expire()
             if self._link is not None and not self._gives_way():
                 self._talk()

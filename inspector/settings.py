@@ -70,7 +70,7 @@ class Plc(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 502
     device_id: Annotated[int, Field(ge=0, le=255)] = 1
     timeout_ms: Annotated[int, Field(ge=10, le=5000)] = 200
-    poll_ms: Annotated[int, Field(ge=1, le=1000)] = 5
+    poll_ms: Annotated[int, Field(ge=1, le=500)] = 5
     heartbeat_ms: Annotated[int, Field(ge=20, le=500)] = 200
     heartbeat_timeout_s: Seconds = 2.0
     word_order: Literal["big", "little"] = "big"
@@ -249,6 +249,11 @@ class Settings(Section):
             raise ValueError(
                 f"plc.heartbeat_timeout_s: found {self.plc.heartbeat_timeout_s:g}; expected more than "
                 f"plc.heartbeat_ms ({self.plc.heartbeat_ms} ms): the PLC's heartbeat is read at that pace"
+            )
+        if self.plc.poll_ms > self.plc.heartbeat_ms:
+            raise ValueError(
+                f"plc.poll_ms: found {self.plc.poll_ms}; expected plc.heartbeat_ms ({self.plc.heartbeat_ms}) "
+                "at most: our heartbeat is written between two polls"
             )
         _refuse_overlaps(self.camera)
         return self

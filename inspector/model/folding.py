@@ -22,13 +22,15 @@ MATRICES = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 @dataclass
 class Call:
-    """A module at work, and who fed it. dtype: of its matrix product."""
+    """A module at work, and whom it fed. dtype: of its matrix product.
+
+    Not who fed it: in a circle they would keep the weights that were replaced until the next full collection.
+    """
 
     name: str
     module: nn.Module
     shape: torch.Size  # of its input
     dtype: torch.dtype
-    source: Call | None
     readers: list[Call] = field(default_factory=list)
 
 
@@ -68,7 +70,7 @@ def _watch(network: nn.Module, run: Callable[[], object]) -> list[Call]:
                 source = None
             kind = x.device.type
             dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-            call = Call(name, module, x.shape, dtype, source)
+            call = Call(name, module, x.shape, dtype)
             if source is not None:
                 source.readers.append(call)
             calls.append(call)

@@ -325,6 +325,12 @@ WRONG = {
         "found 0.5",
         "more than plc.heartbeat_ms (500 ms)",
     ),
+    "a poll that is rarer than the heartbeat": (
+        VALID.replace("port = 5020", "poll_ms = 250"),
+        "plc.poll_ms",
+        "found 250",
+        "plc.heartbeat_ms (200) at most",
+    ),
     "a host with its port": (
         VALID.replace("port = 5020", 'host = "plc:502"'),
         "plc.host",

@@ -28,8 +28,8 @@ plc = st.fixed_dictionaries(
         "port": st.integers(1, 65535),
         "device_id": st.integers(0, 255),
         "timeout_ms": st.integers(10, 5000),
-        "poll_ms": st.integers(1, 1000),
-        "heartbeat_ms": st.integers(20, 500),
+        "poll_ms": st.integers(1, 200),  # heartbeat_ms at most
+        "heartbeat_ms": st.integers(200, 500),
         "heartbeat_timeout_s": st.floats(1.5, 3600),
         "word_order": st.sampled_from(["big", "little"]),
         "byte_order": st.sampled_from(["big", "little"]),

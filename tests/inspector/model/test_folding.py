@@ -1,7 +1,9 @@
 """The fast path says what the plain float32 module says, for each method, preset and precision."""
 
 import copy
+import gc
 import logging
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -240,3 +242,15 @@ def test_layers_that_are_used_twice_or_are_of_another_kind_stay_as_they_are(stri
         fold(net, lambda: net(x))
         torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
     assert isinstance(net.norm, nn.BatchNorm2d)
+
+
+def test_weights_that_were_replaced_go_at_once() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+    before = [weakref.ref(module) for module in network if isinstance(module, nn.BatchNorm2d | nn.ReLU)]
+    gc.collect()
+    gc.disable()  # the daemon freezes what it has loaded: what only a collection frees would stay
+    try:
+        fold(network, lambda: network(torch.zeros(1, 3, 16, 16)))
+        assert [gone() for gone in before] == [None, None]
+    finally:
+        gc.enable()

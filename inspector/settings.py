@@ -70,7 +70,7 @@ class Plc(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 502
     device_id: Annotated[int, Field(ge=0, le=255)] = 1
     timeout_ms: Annotated[int, Field(ge=10, le=5000)] = 200
-    poll_ms: Annotated[int, Field(ge=1, le=500)] = 5
+    poll_ms: Annotated[int, Field(ge=1)] = 5  # and heartbeat_ms at most
     heartbeat_ms: Annotated[int, Field(ge=20, le=500)] = 200
     heartbeat_timeout_s: Seconds = 2.0
     word_order: Literal["big", "little"] = "big"

@@ -28,13 +28,13 @@ plc = st.fixed_dictionaries(
         "port": st.integers(1, 65535),
         "device_id": st.integers(0, 255),
         "timeout_ms": st.integers(10, 5000),
-        "poll_ms": st.integers(1, 200),  # heartbeat_ms at most
-        "heartbeat_ms": st.integers(200, 500),
+        "poll_ms": st.integers(1, 500),
+        "heartbeat_ms": st.integers(20, 500),
         "heartbeat_timeout_s": st.floats(1.5, 3600),
         "word_order": st.sampled_from(["big", "little"]),
         "byte_order": st.sampled_from(["big", "little"]),
     },
-)
+).map(lambda keys: keys | {"poll_ms": min(keys.get("poll_ms", 5), keys.get("heartbeat_ms", 200))})
 station = st.fixed_dictionaries(
     {},
     optional={

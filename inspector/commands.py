@@ -49,6 +49,7 @@ def train_recipe(
         backbone=chosen.backbone,
         backbone_weights=str(chosen.backbone_weights or ""),
         symmetries=chosen.symmetries,
+        exposure=chosen.exposure,
     )
     files = list_images(images)
     if not distributed.leading():  # started by torchrun: it helps the first one, which does the rest
@@ -58,6 +59,8 @@ def train_recipe(
     if asked is None:
         yield from _proposal(recipe, chosen, options.architecture.method, preset or chosen.preset)
     bundle = train(files, settings.models / recipe, options)
+    if options.exposure == "auto" and bundle.preprocessing.exposure == "even":
+        yield "these parts come in different light: the model sees all parts in even light (exposure)"
     if kept := commissioning.keep(settings, recipe, files):
         place = commissioning.folder(settings, recipe)
         yield f"{kept} pictures are kept in {place}: each retraining takes some of them"

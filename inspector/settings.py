@@ -157,6 +157,7 @@ class Recipe(Section):
     backbone: str = ""
     backbone_weights: FilePath | None = None
     symmetries: tuple[Literal["flip-x", "flip-y", "turn-90", "turn"], ...] = ()
+    exposure: Literal["even", "as-is"] | None = None
     roi: Roi | None = None
     false_reject_rate: Fraction = 0.005
     confidence: Fraction = 0.95

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import ceil, isfinite, log
@@ -27,7 +27,7 @@ from inspector.model.bundle import Bundle
 from inspector.model.engine import describe
 from inspector.model.fast import PRECISIONS, emulated
 from inspector.model.network import Network, build
-from training import checkpoint, distributed, report
+from training import checkpoint, distributed, exposure, report
 from training.checkpoint import Progress
 from training.data import Pictures
 from training.losses import Objective, objective
@@ -97,7 +97,11 @@ class _Run:
         self.device = distributed.place(options.device)
         if slow := emulated(self.device, options.precision):
             logger.warning("precision: %s", slow)
-        self.pictures = Pictures(images, options.preprocessing(), progress=self.bar)
+        self.preprocessing = options.preprocessing()
+        if options.exposure == "auto":
+            light = exposure.chosen(images, self.preprocessing)
+            self.preprocessing = replace(self.preprocessing, exposure=light)
+        self.pictures = Pictures(images, self.preprocessing, progress=self.bar)
         self.trained, self.held_out = split(len(images), options)
         self.folder = checkpoint.folder_for(recipe_dir, options, self.pictures.sha256)
         torch.manual_seed(options.seed)
@@ -137,7 +141,7 @@ class _Run:
             self.recipe_dir,
             self.network.state_dict(),
             self.options.architecture,
-            self.options.preprocessing(),
+            self.preprocessing,
             self.options.chosen_scoring(),
             provenance=self._provenance(trial),
         )

@@ -8,7 +8,7 @@ from math import isfinite
 from inspector.errors import TrainingError
 from inspector.model.backbone import normalisation
 from inspector.model.network import METHODS
-from inspector.model.records import Architecture, Preprocessing, Scoring, preset
+from inspector.model.records import EXPOSURES, Architecture, Preprocessing, Scoring, preset
 
 METHOD = "restore"  # where none is named: the best of those that need nothing from outside
 EPOCHS = {"paper": 200, "small": 60, "tiny": 40}
@@ -32,6 +32,7 @@ class TrainOptions:
 
     architecture: Architecture = field(default_factory=Architecture)
     roi: tuple[int, int, int, int] | None = None
+    exposure: str = "as-is"  # or "even", see Preprocessing, or "auto": as the parts ask for
     epochs: int = 200
     steps: int = 0  # that are enough: the epoch that reaches them is the last; 0: all epochs
     batch: int = 8
@@ -59,6 +60,9 @@ class TrainOptions:
                 raise TrainingError(f"{name} is {getattr(self, name)}: expected 1 or more")
         if self.steps < 0:
             raise TrainingError(f"steps is {self.steps}: expected 0 (as many as the epochs have) or more")
+        if self.exposure not in ("auto", *EXPOSURES):
+            known = ", ".join(("auto", *EXPOSURES))
+            raise TrainingError(f"exposure is {self.exposure!r}: expected one of {known}")
         if unknown := set(self.symmetries) - set(SYMMETRIES):
             raise TrainingError(
                 f"symmetries has {', '.join(sorted(unknown))}: expected any of {', '.join(SYMMETRIES)}"
@@ -85,6 +89,7 @@ class TrainOptions:
         backbone: str = "",
         backbone_weights: str = "",
         symmetries: tuple[str, ...] = (),
+        exposure: str | None = None,
         seed: int = 0,
         threads: int = 0,
         device: str = "auto",
@@ -92,6 +97,7 @@ class TrainOptions:
         """The options that go with a method and a preset. Raises ModelError for names not known.
 
         backbone: another than the preset's; backbone_weights: its file. Both for the feature method alone.
+        exposure: "auto" if not said otherwise, but for the paper's method, which takes pictures as they are.
         """
         architecture, featured = _preset(preset, method), method == "feature"
         if backbone and featured:
@@ -108,18 +114,23 @@ class TrainOptions:
             learning_rate=rates.get(method, LEARNING_RATE[preset]),
             backbone_weights=backbone_weights if featured else "",
             symmetries=symmetries,
+            exposure=exposure or ("as-is" if method == "paper" else "auto"),
             seed=seed,
             threads=threads,
             device=device,
         )
 
     def preprocessing(self) -> Preprocessing:
-        """Intensities in [-1, 1], the range of the decoder's tanh, or as the backbone was trained."""
+        """Intensities in [-1, 1], the range of the decoder's tanh, or as the backbone was trained.
+
+        Where the exposure is "auto" pictures are as they are: training looks at the parts first.
+        """
         a = self.architecture
+        exposure = "as-is" if self.exposure == "auto" else self.exposure
         if a.method == "feature":
             mean, std = normalisation(a.backbone)
-            return Preprocessing(size=a.size, roi=self.roi, mean=mean, std=std)
-        return Preprocessing(size=a.size, roi=self.roi)
+            return Preprocessing(size=a.size, roi=self.roi, mean=mean, std=std, exposure=exposure)
+        return Preprocessing(size=a.size, roi=self.roi, exposure=exposure)
 
     def chosen_scoring(self) -> Scoring:
         """The scoring asked for, or the usual one of the method at this input size: σ 4 px at 384."""

@@ -135,6 +135,7 @@ def execute(run: Run, out: Path, *, progress: bool = True, reports: bool = False
         "synthetic": bundle.provenance["synthetic"],
         "findings": bundle.provenance["findings"],
         "settings": run.settings,
+        "exposure": bundle.preprocessing.exposure,
         "command": run.command,
         "hardware": hardware(),
         "versions": versions(),

@@ -17,11 +17,14 @@ from torch import Tensor
 from inspector.errors import ModelError
 from inspector.model.records import Preprocessing
 
+HIGHLIGHTS = 0.02  # share of a picture's values that are white in even light
+DARKEST = 0.02  # of white: below it highlights are noise, and the gain ends
+
 Image = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def picture(image: Image, preprocessing: Preprocessing) -> Image:
-    """The ROI, resized to (S, S) or (S, S, 3), antialiased; same depth and channels as image.
+    """The ROI, resized to (S, S) or (S, S, 3), antialiased, in even light if asked; depth and channels stay.
 
     image: (H, W) mono or (H, W, 3) RGB, uint8 or uint16. The aspect ratio is not kept.
     Raises ModelError for another shape or dtype, or when the ROI reaches out of the image.
@@ -38,7 +41,8 @@ def picture(image: Image, preprocessing: Preprocessing) -> Image:
                 f"{image.shape[1]} x {image.shape[0]} pixels; correct the roi or the camera's image size"
             )
         image = image[y : y + height, x : x + width]
-    return _resize(image, preprocessing.size)
+    small = _resize(image, preprocessing.size)
+    return evened(small) if preprocessing.exposure == "even" else small
 
 
 def _resize(image: Image, size: int) -> Image:
@@ -51,6 +55,26 @@ def _resize(image: Image, size: int) -> Image:
     if shrunk != (size, size):
         resized = cv2.resize(resized, (size, size), interpolation=cv2.INTER_LINEAR)
     return cast(Image, resized)
+
+
+def evened(image: Image) -> Image:
+    """Brightened until HIGHLIGHTS of its values are white; colours keep their ratios, depth and shape stay.
+
+    A lamp that ages or a shorter exposure then changes nothing that the network sees, and a defect in the
+    dark has the contrast that it has in the light. A picture that is black but for noise stays dark.
+    """
+    white = int(np.iinfo(image.dtype).max)
+    brightened = np.arange(white + 1) * (white / max(highlight(image), DARKEST * white))
+    table = np.minimum(np.rint(brightened), white).astype(image.dtype)
+    return cast(Image, np.take(table, image, mode="clip"))
+
+
+def highlight(image: Image) -> int:
+    """The value that only HIGHLIGHTS of the picture's values pass."""
+    white = int(np.iinfo(image.dtype).max)
+    flat: Any = np.ascontiguousarray(image).reshape(len(image), -1)  # cv2 takes both depths
+    counts = cv2.calcHist([flat], [0], None, [white + 1], [0, white + 1]).cumsum(dtype=np.float64)
+    return int(np.searchsorted(counts, (1 - HIGHLIGHTS) * flat.size))
 
 
 def tensor(small: Image, preprocessing: Preprocessing, device: torch.device) -> Tensor:

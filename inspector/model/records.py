@@ -13,6 +13,7 @@ R = TypeVar("R")
 
 ORDER_STATISTIC = "order-statistic"
 EXTRAPOLATED = "extrapolated"
+EXPOSURES = ("even", "as-is")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -136,14 +137,20 @@ class Preprocessing:
 
     size: pixels. roi: x, y, width, height in source pixels, None for the whole picture.
     mean, std: per channel, for intensities in [0, 1]; 0.5 and 0.5 give [-1, 1].
+    exposure: "as-is", or "even", where every picture is brightened until its highlights are white.
     """
 
     size: int = 384
     roi: tuple[int, int, int, int] | None = None
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    exposure: str = "as-is"
 
     def __post_init__(self) -> None:
+        _require(
+            self.exposure in EXPOSURES,
+            f"preprocessing.exposure is {self.exposure!r}: expected one of {', '.join(EXPOSURES)}",
+        )
         _require(self.size > 0, f"preprocessing.size is {self.size}: expected a positive number of pixels")
         if self.roi is not None:
             x, y, width, height = self.roi

@@ -282,6 +282,7 @@ def test_train_activates_a_bundle_that_is_not_calibrated(bare):
     done = bare.command("train", "--images", "pictures", "--preset", "tiny", "--epochs", "1")
     assert done.returncode == 0, done.stderr
     assert f"{PICTURES} pictures" in done.stdout
+    assert "even light" not in done.stdout
     assert "not calibrated: run `inspector calibrate`" in done.stdout
     after = active(bare)
     report = re.search(r"report of the training: (.*)", done.stdout)[1]
@@ -290,6 +291,15 @@ def test_train_activates_a_bundle_that_is_not_calibrated(bare):
     assert after.id != before.id
     assert after.threshold is None
     assert bundles.load(before.path).id == before.id, "the old one is kept"
+
+
+def test_train_says_where_it_evens_the_light(bare):
+    for number, path in enumerate(sorted((bare.root / "pictures").iterdir())):
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), (image * (0.4 if number % 2 else 1.0)).astype(image.dtype))
+    done = bare.command("train", "--images", "pictures", "--preset", "tiny", "--epochs", "1")
+    assert "sees all parts in even light (exposure)" in done.stdout
+    assert active(bare).preprocessing.exposure == "even"
 
 
 def test_a_method_that_does_not_exist_is_refused_before_any_picture_is_read(bare):

@@ -483,9 +483,9 @@ def test_kill_9_at_any_moment_leaves_the_active_bundle_whole_and_the_next_run_cl
     assert with_gate <= {one.id for one in bundles.listing(models(station))}
 
 
-@pytest.mark.parametrize("method", ["restore", "feature"])
-def test_a_night_takes_the_backbone_of_the_active_bundle(tmp_path, method):
-    """The package's weights may be others by then, and a downloaded file may be gone."""
+@pytest.mark.parametrize(("method", "exposure"), [("restore", "as-is"), ("feature", "even")])
+def test_a_night_takes_the_backbone_and_the_exposure_of_the_active_bundle(tmp_path, method, exposure):
+    """The package's weights may be others by then, a downloaded file may be gone, a default may change."""
     small = {"size": 64, "dim": 16, "depth": 1, "heads": 2, "slots": 10, "bank": 6, "backbone": "drawn"}
     architecture = replace(preset("tiny", method), **small)
     network = build(architecture)
@@ -493,7 +493,7 @@ def test_a_night_takes_the_backbone_of_the_active_bundle(tmp_path, method):
         tmp_path / "models" / "part",
         network.state_dict(),
         architecture,
-        Preprocessing(size=64),
+        Preprocessing(size=64, exposure=exposure),
         Scoring(),
         provenance={},
     )
@@ -509,3 +509,8 @@ def test_a_night_takes_the_backbone_of_the_active_bundle(tmp_path, method):
     other.backbone.load("drawn", found.backbone_weights, 64)
     for name, tensor in network.backbone.state_dict().items():
         assert torch.equal(other.backbone.state_dict()[name], tensor), name
+    assert found.preprocessing().exposure == exposure
+    other_light = "as-is" if exposure == "even" else "even"
+    asked = settings.model_copy(update={"recipe": {"part": Recipe(method=method, exposure=other_light)}})
+    found = candidate.options(candidate.Night(asked, "part", seed=0), bundle)
+    assert found.preprocessing().exposure == other_light

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from inspector.errors import SettingsError
 from inspector.model.network import METHODS
-from inspector.model.records import PRESETS
+from inspector.model.records import EXPOSURES, PRESETS
 from inspector.settings import CameraSettings, Folder, Genicam, Recipe, Settings, load
 from training.options import METHOD, SYMMETRIES
 
@@ -140,6 +140,11 @@ def test_the_example_names_the_method_that_is_taken_where_none_is_named():
 def test_symmetries_are_those_of_training():
     kind = typing.get_args(Recipe.model_fields["symmetries"].annotation)[0]
     assert typing.get_args(kind) == SYMMETRIES
+
+
+def test_exposures_are_those_of_the_model():
+    kind = typing.get_args(Recipe.model_fields["exposure"].annotation)[0]
+    assert typing.get_args(kind) == EXPOSURES
 
 
 def test_relative_paths_count_from_the_file(file, monkeypatch):

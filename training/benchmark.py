@@ -98,7 +98,7 @@ def finished(run: Run, out: Path) -> bool:
         _flat({part: comparable(values) for part, values in settings.items()})
         for settings in (json.loads(path.read_text(encoding="utf-8"))["settings"], run.settings)
     )
-    usual = _flat({"training": comparable(asdict(TrainOptions.of(method=run.method, preset="small")))})
+    usual = _flat({"training": comparable(asdict(TrainOptions()))})
     before = {**{key: usual[key] for key in usual if key in now}, **before}  # settings there were not yet
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:

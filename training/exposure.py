@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from inspector.model.preprocess import DARKEST, highlight, picture
+from inspector.model.preprocess import DARKEST, Image, highlight, picture
 from inspector.model.records import Preprocessing
 from training.data import read_image
 
 LOOKED_AT = 100  # pictures
 VARIES = 0.1  # standard deviation from part to part, in shares of the light: no lamp that is left alone does
+FEW = 0.05  # share of the pictures at either end that do not count: an empty frame is not another light
+NORMAL = 3.29  # standard deviations that the rest spans where light is distributed normally
 
 
 def chosen(images: Sequence[Path], preprocessing: Preprocessing) -> str:
@@ -22,7 +24,12 @@ def chosen(images: Sequence[Path], preprocessing: Preprocessing) -> str:
     does there is more or less of it in the picture; neither is light. Raises DataError, ModelError.
     """
     drawn = np.random.default_rng(0).permutation(len(images))[:LOOKED_AT]
-    small = [picture(read_image(images[i]), preprocessing) for i in drawn]
-    light = np.array([[one.mean(), highlight(one)] for one in small])
-    least = DARKEST * np.iinfo(small[0].dtype).max
-    return "even" if np.log(light.clip(min=least)).std(axis=0).min() > VARIES else "as-is"
+    light = np.log([_light(picture(read_image(images[i]), preprocessing)) for i in drawn])
+    low, high = np.quantile(light, (FEW, 1 - FEW), axis=0)
+    return "even" if ((high - low) / NORMAL).min() > VARIES else "as-is"
+
+
+def _light(image: Image) -> tuple[float, float]:
+    """Brightness and highlights of a picture, in shares of white."""
+    white = int(np.iinfo(image.dtype).max)
+    return max(float(image.mean()) / white, DARKEST), max(highlight(image) / white, DARKEST)

@@ -58,10 +58,10 @@ def _resize(image: Image, size: int) -> Image:
 
 
 def evened(image: Image) -> Image:
-    """Brightened until HIGHLIGHTS of its values are white; colours keep their ratios, depth and shape stay.
+    """Brightened until HIGHLIGHTS of its values are white; below, colours keep their ratios.
 
-    A lamp that ages or a shorter exposure then changes nothing that the network sees, and a defect in the
-    dark has the contrast that it has in the light. A picture that is black but for noise stays dark.
+    A shorter exposure then changes nothing that the network sees, and a defect in the dark has the contrast
+    that it has in the light. A picture that is black but for noise stays dark, one overexposed as it is.
     """
     white = int(np.iinfo(image.dtype).max)
     brightened = np.arange(white + 1) * (white / max(highlight(image), DARKEST * white))

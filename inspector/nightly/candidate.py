@@ -81,9 +81,10 @@ def options(night: Night, active: Bundle) -> TrainOptions:
 
 
 def warm(night: Night, active: Bundle) -> Bundle | None:
-    """What to start from. Another method in the recipe means to start afresh."""
-    asked = night.settings.recipe[night.recipe].method
-    same = asked is None or asked == active.architecture.method
+    """What to start from. Another method or exposure in the recipe means to start afresh."""
+    recipe = night.settings.recipe[night.recipe]
+    same = recipe.method in (None, active.architecture.method)
+    same = same and recipe.exposure in (None, active.preprocessing.exposure)
     return active if night.start == "warm" and same else None
 
 

@@ -100,7 +100,7 @@ def _images(place: Path) -> list[Path]:
 def _damaged(
     part: Image, donor: Image, region: tuple[int, int, int, int] | None, rng: np.random.Generator
 ) -> tuple[Image, str]:
-    """The frame, 8 bit, with a synthetic defect in what the model sees of it."""
+    """The frame with a synthetic defect, of 8 bit, in what the model sees of it."""
     frame, other = eight_bit(part), eight_bit(donor)
     height, width = frame.shape[:2]
     x, y, w, h = region or (0, 0, width, height)
@@ -108,4 +108,9 @@ def _damaged(
     defect = damage(seen, rng, donor=patch if patch.shape == seen.shape else seen)
     bad = frame.copy()
     bad[y : y + h, x : x + w] = defect.image
+    if part.dtype == np.uint16:  # what is not damaged keeps its depth, or coarse steps would be found
+        deep = part if part.ndim == 3 else part[..., None]
+        return np.where(
+            (bad != frame).any(axis=2, keepdims=True), bad.astype(np.uint16) * 257, deep
+        ), defect.kind
     return bad, defect.kind

@@ -514,3 +514,17 @@ def test_a_night_takes_the_backbone_and_the_exposure_of_the_active_bundle(tmp_pa
     asked = settings.model_copy(update={"recipe": {"part": Recipe(method=method, exposure=other_light)}})
     found = candidate.options(candidate.Night(asked, "part", seed=0), bundle)
     assert found.preprocessing().exposure == other_light
+    warm = candidate.Night(asked, "part", seed=0, start="warm")
+    assert candidate.warm(warm, bundle) is None  # it has learned another light
+    assert candidate.warm(replace(warm, settings=settings), bundle) is bundle
+
+
+def test_a_synthetic_defect_leaves_the_depth_of_the_rest():
+    rng = np.random.default_rng(0)
+    part = rng.integers(2000, 9000, (96, 96)).astype(np.uint16)
+    bad, _ = golden._damaged(part, part, (10, 10, 80, 80), rng)
+    assert (bad.shape, bad.dtype) == ((96, 96, 3), np.uint16)
+    changed = (bad != part[..., None]).any(axis=2)
+    assert 0 < changed.mean() < 0.7
+    assert not changed[:10].any()
+    assert (bad[changed] % 257 == 0).all()

@@ -67,6 +67,21 @@ def test_it_is_the_light_in_the_roi_that_counts(tmp_path: Path) -> None:
     assert exposure.chosen(images, Preprocessing(size=32)) == "even"
 
 
+def test_one_frame_without_light_is_not_another_light(tmp_path: Path) -> None:
+    images = folder(tmp_path, bar, count=40)
+    cv2.imwrite(str(images[3]), np.zeros((48, 48), np.uint8))
+    assert exposure.chosen(images, Preprocessing(size=32)) == "as-is"
+
+
+def test_another_depth_is_not_another_light(tmp_path: Path) -> None:
+    for dtype in (np.uint8, np.uint16):
+        (tmp_path / dtype.__name__).mkdir()
+    images = [
+        file for dtype in (np.uint8, np.uint16) for file in folder(tmp_path / dtype.__name__, bar, dtype)
+    ]
+    assert exposure.chosen(images, Preprocessing(size=32)) == "as-is"
+
+
 def test_black_pictures_have_no_light_to_even(tmp_path: Path) -> None:
     images = folder(tmp_path, lambda _: np.zeros((48, 48)))
     assert exposure.chosen(images, Preprocessing(size=32)) == "as-is"

@@ -56,6 +56,7 @@ def test_channels_stay_in_rgb_order_and_are_normalised_each() -> None:
 def test_in_even_light_the_exposure_does_not_show(dtype: type, channels: tuple[int, ...]) -> None:
     white = int(np.iinfo(dtype).max)
     scene = np.random.default_rng(0).uniform(0.1, 0.9, (64, 48, *channels))
+    scene *= (1, 0.8, 0.5) if channels else 1
     short, long = (evened((scene * share * white).astype(dtype)) for share in (0.3, 0.9))
     assert short.dtype == dtype
     assert short.shape == scene.shape

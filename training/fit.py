@@ -99,7 +99,7 @@ class _Run:
             logger.warning("precision: %s", slow)
         self.preprocessing = options.preprocessing()
         if options.exposure == "auto":
-            light = exposure.chosen(images, self.preprocessing)
+            light = exposure.chosen(images, self.preprocessing, progress=self.bar)
             self.preprocessing = replace(self.preprocessing, exposure=light)
         self.pictures = Pictures(images, self.preprocessing, progress=self.bar)
         self.trained, self.held_out = split(len(images), options)

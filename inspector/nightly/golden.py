@@ -109,8 +109,7 @@ def _damaged(
     bad = frame.copy()
     bad[y : y + h, x : x + w] = defect.image
     if part.dtype == np.uint16:  # what is not damaged keeps its depth, or coarse steps would be found
+        changed = (bad != frame).any(axis=2, keepdims=True)
         deep = part if part.ndim == 3 else part[..., None]
-        return np.where(
-            (bad != frame).any(axis=2, keepdims=True), bad.astype(np.uint16) * 257, deep
-        ), defect.kind
+        return np.where(changed, bad.astype(np.uint16) * 257, deep), defect.kind
     return bad, defect.kind

@@ -65,8 +65,12 @@ def options(night: Night, active: Bundle) -> TrainOptions:
         exposure=recipe.exposure,
     )
     if method == active.architecture.method:
-        options = replace(options, architecture=active.architecture, scoring=active.scoring)
-        options = replace(options, exposure=recipe.exposure or active.preprocessing.exposure)
+        options = replace(
+            options,
+            architecture=active.architecture,
+            scoring=active.scoring,
+            exposure=recipe.exposure or active.preprocessing.exposure,
+        )
         if active.architecture.backbone:
             options = replace(options, backbone_weights=str(_backbone(night, active)))
     if warm(night, active) is not None:
